@@ -1,0 +1,25 @@
+//! What the log means: a deterministic fold of records into tables, and the reads over them.
+//!
+//! [`models`] lists every model in fold order; a model's fold reads only models above it. [`Projector`] folds records
+//! and commits the tables together with the [`Cursor`]; [`Reader`] gives [`View`]s, each one snapshot.
+
+mod batch;
+pub mod digest;
+mod error;
+pub mod keys;
+pub mod models;
+mod projection;
+mod projector;
+pub mod read;
+mod store;
+mod tree;
+mod view;
+
+pub use batch::{Batch, Cost, Touched};
+pub use error::{FoldError, StoreError};
+pub use models::Model;
+pub use projection::{At, Projection};
+pub use projector::{Applied, Entry, Projector, dry_fold};
+pub use read::{Range, Read, Row, Rows, Table};
+pub use store::{Cursor, Generation, Generations, Live, Store, StoreOptions};
+pub use view::{Frozen, Reader, Source, View};

@@ -1,0 +1,125 @@
+//! Whether a record is applied or void; who wrote a guarded key last; which requests were applied.
+//!
+//! Tables: 1 `record id -> Admitted`; 2 `key -> Written`; 3 `ordinal -> record id`, for expiry; 4 `lsn -> Void`.
+
+use schemas::{
+    Fact, Key, Lsn, RecordId,
+    admission::{Known, Void, judge},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    At, Batch, FoldError, Model, Projection, StoreError,
+    keys::KeyBuf,
+    read::{Range, Read, Rows, Table, decode, row},
+};
+
+const IDS: Table = Table { model: Model::Admission, prefix: 1 };
+const KEYS: Table = Table { model: Model::Admission, prefix: 2 };
+const QUEUE: Table = Table { model: Model::Admission, prefix: 3 };
+const VOIDS: Table = Table { model: Model::Admission, prefix: 4 };
+
+/// Record ids are known for this much log time at the least, in milliseconds …
+const KEEP_MS: u64 = 24 * 60 * 60 * 1000;
+/// … and for this many records.
+const KEEP_RECORDS: u64 = 1_000_000;
+/// At most so many ids are forgotten with one record: more than are learned, so that a backlog shrinks.
+const FORGET: usize = 2;
+
+/// The fold itself is [`fold`], called by the projector before all others: this entry only gives it its place.
+pub const PROJECTION: Projection = Projection { model: Model::Admission, version: 1, reads: &[], fold: nothing };
+
+fn nothing(_: &At<'_>, _: &Fact, _: &mut Batch<'_>) -> Result<(), FoldError> {
+    Ok(())
+}
+
+#[derive(Serialize, Deserialize)]
+struct Admitted {
+    lsn: Lsn,
+    log_time_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Written {
+    lsn: Lsn,
+    id: RecordId,
+}
+
+/// Judges a record, the `ordinal`-th of the log, and notes what follows from it.
+pub(crate) fn fold(at: &At<'_>, ordinal: u64, batch: &mut Batch<'_>) -> Result<Option<Void>, FoldError> {
+    let void = judge(at.header, &Tables(&*batch))?;
+    if let Some(void) = void {
+        batch.put(VOIDS, at.lsn.to_bytes(), &void);
+        return Ok(Some(void));
+    }
+    batch.put(IDS, at.header.id.0, &Admitted { lsn: at.lsn, log_time_ms: at.log_time.ms });
+    batch.put_raw(QUEUE, KeyBuf::new().u64(ordinal), at.header.id.0.to_vec());
+    for key in &at.header.writes {
+        batch.put(KEYS, key.0, &Written { lsn: at.lsn, id: at.header.id });
+    }
+    forget(at, ordinal, batch)?;
+    Ok(None)
+}
+
+fn forget(at: &At<'_>, ordinal: u64, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let Some(last) = ordinal.checked_sub(KEEP_RECORDS) else { return Ok(()) };
+    let range = Range { from: Vec::new(), to: Some(KeyBuf::new().u64(last).into()), reverse: false };
+    let old = batch.scan(QUEUE, range).take(FORGET).collect::<Result<Vec<_>, _>>()?;
+    for (place, id) in old {
+        let Some(admitted) = row::<Admitted>(batch, IDS, &id)? else { continue };
+        if admitted.log_time_ms.saturating_add(KEEP_MS) > at.log_time.ms {
+            break;
+        }
+        batch.delete(IDS, id);
+        batch.delete(QUEUE, place);
+    }
+    Ok(())
+}
+
+struct Tables<'a>(&'a dyn Read);
+
+impl Known for Tables<'_> {
+    type Error = StoreError;
+
+    fn applied(&self, id: &RecordId) -> Result<Option<Lsn>, StoreError> {
+        applied(self.0, id)
+    }
+
+    fn written(&self, key: &Key) -> Result<Option<(Lsn, RecordId)>, StoreError> {
+        written(self.0, key)
+    }
+}
+
+/// Where the record with this id was applied, as far back as ids are kept.
+///
+/// # Errors
+/// When the store fails.
+pub fn applied(read: &dyn Read, id: &RecordId) -> Result<Option<Lsn>, StoreError> {
+    Ok(row::<Admitted>(read, IDS, id.0)?.map(|admitted| admitted.lsn))
+}
+
+/// The last applied record that wrote a key.
+///
+/// # Errors
+/// When the store fails.
+pub fn written(read: &dyn Read, key: &Key) -> Result<Option<(Lsn, RecordId)>, StoreError> {
+    Ok(row::<Written>(read, KEYS, key.0)?.map(|written| (written.lsn, written.id)))
+}
+
+/// Why the record at this position is void; none if it was applied.
+///
+/// # Errors
+/// When the store fails.
+pub fn void(read: &dyn Read, lsn: Lsn) -> Result<Option<Void>, StoreError> {
+    row(read, VOIDS, lsn.to_bytes())
+}
+
+/// Void records from a position on.
+pub fn voids(read: &dyn Read, from: Lsn) -> impl Iterator<Item = Result<(Lsn, Void), StoreError>> + '_ {
+    let rows: Rows<'_> = read.scan(VOIDS, Range { from: from.to_bytes().to_vec(), to: None, reverse: false });
+    rows.map(|row| {
+        let (key, value) = row?;
+        let lsn = key.try_into().map(Lsn::from_bytes).map_err(|_| crate::read::malformed_key(VOIDS))?;
+        Ok((lsn, decode(VOIDS, &value)?))
+    })
+}

@@ -1,0 +1,71 @@
+//! Every model, in fold order: a model's fold reads only models above it.
+//!
+//! | Model | The questions it answers |
+//! |---|---|
+//! | admission | Is this record void? Who wrote this key last? Was this request applied? |
+//! | staging | The parts of records too large for one. |
+//! | audit | Who did what, when? Which records are void, and why? |
+
+pub mod admission;
+pub mod audit;
+pub mod staging;
+
+use crate::Projection;
+
+macro_rules! models {
+    ($($name:ident = $module:ident,)*) => {
+        /// A model, by its place in fold order.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Model {
+            $(#[doc = concat!("See [`mod@", stringify!($module), "`].")] $name,)*
+        }
+
+        impl Model {
+            /// The word for it in column families, tools and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($module),)* }
+            }
+
+            /// The model with this name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                match name { $(stringify!($module) => Some(Self::$name),)* _ => None }
+            }
+
+            /// The model's fold.
+            #[must_use]
+            pub const fn projection(self) -> &'static Projection {
+                match self { $(Self::$name => &$module::PROJECTION,)* }
+            }
+        }
+
+        /// All folds, in order.
+        pub const ALL: &[&Projection] = &[$(&$module::PROJECTION,)*];
+    };
+}
+
+models! {
+    Admission = admission,
+    Staging = staging,
+    Audit = audit,
+}
+
+/// The folds of some models and of all that those read, in order. Admission is always among them: it says which
+/// records count.
+#[must_use]
+pub fn with_reads(wanted: &[Model]) -> Vec<&'static Projection> {
+    let mut needed: Vec<Model> = wanted.to_vec();
+    needed.extend([Model::Admission, Model::Staging]);
+    let mut at = 0;
+    while let Some(&model) = needed.get(at) {
+        at += 1;
+        for &read in model.projection().reads {
+            if !needed.contains(&read) {
+                needed.push(read);
+            }
+        }
+    }
+    ALL.iter().filter(|p| needed.contains(&p.model)).copied().collect()
+}

@@ -1,0 +1,222 @@
+use std::sync::Arc;
+
+use schemas::{DecodeError, FORMAT, Fact, Lsn, Record, admission::Void};
+
+use crate::{
+    At, Batch, Cost, Cursor, FoldError, Generations, Live, Model, Projection, Read, Store, StoreError, Touched,
+    models::{self, admission, audit, staging},
+    store::Generation,
+};
+
+/// A record as the log gives it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its position.
+    pub lsn: Lsn,
+    /// Its bytes.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What one commit did.
+#[derive(Clone, Debug, Default)]
+pub struct Applied {
+    /// The read models are at this position now.
+    pub cursor: Cursor,
+    /// Records of the batch that are void.
+    pub voids: Vec<(Lsn, Void)>,
+    /// What to wake up.
+    pub touched: Touched,
+    /// Records folded.
+    pub records: usize,
+    /// Keys read and written.
+    pub cost: Cost,
+}
+
+/// The one writer of the read models.
+pub struct Projector {
+    store: Arc<Store>,
+    generations: Generations,
+    cursor: Cursor,
+    /// What it folds: all models, or those that a rebuild needs.
+    models: Vec<&'static Projection>,
+}
+
+impl Projector {
+    /// Takes up a store where it is. Models that are missing, or of another version, are listed by
+    /// [`Projector::stale`]: they must be rebuilt before anything is folded, unless the store is empty.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn open(store: Arc<Store>) -> Result<Self, StoreError> {
+        let cursor = store.cursor()?;
+        let mut generations = store.generations()?;
+        if cursor.lsn == Lsn::ZERO {
+            for projection in models::ALL {
+                let generation = Generation::new(projection, 1);
+                store.create_family(&generation.family())?;
+                generations.set(projection.model, generation);
+            }
+            store.commit(rocksdb::WriteBatch::default(), None, Some(&generations))?;
+        }
+        store.drop_unnamed_families(&generations)?;
+        Ok(Self { store, generations, cursor, models: models::ALL.to_vec() })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+
+    /// The store that it writes.
+    #[must_use]
+    pub const fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Models whose tables another version of their fold made, or none.
+    #[must_use]
+    pub fn stale(&self) -> Vec<Model> {
+        let fits = |p: &&&'static Projection| self.generations.of(p.model).is_some_and(|g| g.version == p.version);
+        models::ALL.iter().filter(|p| !fits(p)).map(|p| p.model).collect()
+    }
+
+    /// A projector that folds some models, and whatever they read, from zero into tables of their own.
+    /// [`Projector::adopt`] takes those over once it has come as far as this one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn rebuild(&self, wanted: &[Model]) -> Result<Self, StoreError> {
+        let models = models::with_reads(wanted);
+        let mut generations = self.generations.clone();
+        for projection in &models {
+            let before = self.generations.of(projection.model).map_or(0, |g| g.generation);
+            let generation = Generation::new(projection, before + 1);
+            self.store.create_family(&generation.family())?;
+            generations.set(projection.model, generation);
+        }
+        Ok(Self { store: Arc::clone(&self.store), generations, cursor: Cursor::default(), models })
+    }
+
+    /// Takes over the tables of a rebuild that has come exactly as far. The old column families stay until
+    /// [`Projector::drop_old_families`], for views that still read them.
+    ///
+    /// # Errors
+    /// When the store fails, or the rebuild stands elsewhere.
+    pub fn adopt(&mut self, rebuild: &Self) -> Result<(), FoldError> {
+        if rebuild.cursor.lsn != self.cursor.lsn || rebuild.cursor.chain != self.cursor.chain {
+            return Err(StoreError::OtherHistory {
+                lsn: rebuild.cursor.lsn,
+                found: self.cursor.chain.to_string(),
+                expected: rebuild.cursor.chain.to_string(),
+            }
+            .into());
+        }
+        for projection in &rebuild.models {
+            if let Some(generation) = rebuild.generations.of(projection.model) {
+                self.generations.set(projection.model, generation.clone());
+            }
+        }
+        self.store.commit(rocksdb::WriteBatch::default(), None, Some(&self.generations))?;
+        Ok(())
+    }
+
+    /// Drops column families that are in no use any more.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn drop_old_families(&self) -> Result<(), StoreError> {
+        self.store.drop_unnamed_families(&self.generations)
+    }
+
+    /// Folds records that follow the cursor, and commits tables and cursor together. `commit_cursor` is false for a
+    /// rebuild beside the live tables.
+    ///
+    /// # Errors
+    /// When a record can't be folded or the store fails: nothing of the batch is then committed.
+    pub fn apply(&mut self, entries: &[Entry], commit_cursor: bool) -> Result<Applied, FoldError> {
+        let live = Live { store: &self.store, generations: &self.generations };
+        let mut batch = Batch::new(&live);
+        let mut cursor = self.cursor.clone();
+        let mut voids = Vec::new();
+        for entry in entries {
+            if let Some(void) = fold_record(&mut cursor, entry, &self.models, &mut batch)? {
+                voids.push((entry.lsn, void));
+            }
+        }
+        let cost = batch.cost();
+        let (changes, touched) = batch.finish(&self.store, &self.generations)?;
+        self.store.commit(changes, commit_cursor.then_some(&cursor), None)?;
+        self.cursor = cursor.clone();
+        Ok(Applied { cursor, voids, touched, records: entries.len(), cost })
+    }
+}
+
+impl Generation {
+    fn new(projection: &Projection, generation: u32) -> Self {
+        Self { model: projection.model.name().to_owned(), version: projection.version, generation }
+    }
+}
+
+/// Folds a record over a view and throws the result away, so that no record that can't be folded gets on the log.
+///
+/// # Errors
+/// When it can't be folded.
+pub fn dry_fold(read: &dyn Read, cursor: &Cursor, bytes: Arc<[u8]>) -> Result<(), FoldError> {
+    let mut cursor = cursor.clone();
+    let entry = Entry { lsn: cursor.lsn.next(), bytes };
+    fold_record(&mut cursor, &entry, models::ALL, &mut Batch::new(read)).map(drop)
+}
+
+fn fold_record(
+    cursor: &mut Cursor,
+    entry: &Entry,
+    models: &[&'static Projection],
+    batch: &mut Batch<'_>,
+) -> Result<Option<Void>, FoldError> {
+    let lsn = entry.lsn;
+    let refuse = |source: DecodeError| FoldError::Record { lsn, source };
+    let record = Record::decode(&entry.bytes).map_err(refuse)?;
+    cursor.chain = cursor.chain.extend(lsn, &entry.bytes);
+    cursor.log_time = cursor.log_time.advance(&record);
+    cursor.lsn = lsn;
+    cursor.records += 1;
+    let mut at = At { lsn, index: 0, header: &record.header, log_time: cursor.log_time };
+    let void = admission::fold(&at, cursor.records, batch)?;
+    let facts = record.facts.iter().map(|fact| fact.decode().map_err(refuse)).collect::<Result<Vec<_>, _>>()?;
+    if models.iter().any(|p| p.model == Model::Audit) {
+        audit::fold_record(&at, &facts, void, batch);
+    }
+    if void.is_some() {
+        return Ok(void);
+    }
+    for fact in &facts {
+        match fact {
+            Fact::Genesis(genesis) => cursor.log_id = genesis.log_id.clone(),
+            Fact::FormatBarrier(barrier) if barrier.format > FORMAT => {
+                return Err(FoldError::Barrier { lsn, format: barrier.format });
+            }
+            Fact::StagedEvents(staged) => {
+                for learned in staging::events(&at, staged, batch)? {
+                    fold_fact(&mut at, &Fact::EventLearned(learned), models, batch)?;
+                }
+            }
+            _ => {}
+        }
+        fold_fact(&mut at, fact, models, batch)?;
+    }
+    Ok(None)
+}
+
+fn fold_fact(
+    at: &mut At<'_>,
+    fact: &Fact,
+    models: &[&'static Projection],
+    batch: &mut Batch<'_>,
+) -> Result<(), FoldError> {
+    for projection in models {
+        (projection.fold)(at, fact, batch)?;
+    }
+    at.index = at.index.checked_add(1).ok_or_else(|| at.refuse("it has more than 65,535 facts"))?;
+    Ok(())
+}

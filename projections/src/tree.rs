@@ -1,0 +1,1 @@
+//! A persistent ordered map with structural sharing.

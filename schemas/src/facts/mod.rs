@@ -1,0 +1,173 @@
+//! Every fact: its fixed number, its version, and which of the three kinds it is.
+//!
+//! *Verdict* facts are guarded by the reads of their record. *Merge* facts need no guard: the fold joins them by a rule
+//! stated on the type. *Allotment* facts need none either: the fold picks, and the reply is read from the result.
+
+mod account_data;
+mod accounts;
+mod devices;
+mod directory;
+mod events;
+mod keys;
+mod profiles;
+mod receipts;
+mod rooms;
+mod server;
+mod sessions;
+mod to_device;
+
+use schemars::{JsonSchema, Schema, schema_for};
+use serde::{Deserialize, Serialize};
+
+pub use account_data::{AccountDataSet, FilterStored, PushRuleChanged, PushRuleOp, TagSet};
+pub use accounts::{
+    AccountDeactivated, AccountStatusSet, AdminSet, PasswordSet, RegistrationTokenRemoved, RegistrationTokenSet,
+    UserKind, UserRegistered,
+};
+pub use devices::{DeviceAdded, DeviceRemoved, DeviceRenamed};
+pub use directory::{AliasRemoved, AliasSet, RoomPublished};
+pub use events::{
+    EventBodies, EventLearned, EventPlaced, EventRestated, Placement, Redaction, StagedEvents, StateBase, StateBefore,
+    StateChange, StateSet, StateSetPart, Verdict, Visibility,
+};
+pub use keys::{
+    Claim, CrossSigningKeysSet, DeviceKeysUploaded, FallbackKeysUploaded, NamedKey, OneTimeKeysClaimed,
+    OneTimeKeysUploaded, SignaturesUploaded, SignedObject,
+};
+pub use profiles::ProfileFieldSet;
+pub use receipts::{ReceiptKind, ReceiptSet};
+pub use rooms::{RoomBlocked, RoomForgotten};
+pub use server::{Epoch, FormatBarrier, Genesis, IdleGap};
+pub use sessions::{SessionOpened, SessionRefreshed};
+pub use to_device::{Acknowledgement, ToDeviceAcknowledged, ToDeviceMessage, ToDeviceSent};
+
+use crate::{Blob, DecodeError, RawFact, codec};
+
+/// How a fact holds against what got on the log in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FactKind {
+    /// Guarded by reads.
+    Verdict,
+    /// Joined by the fold, by a stated rule.
+    Merge,
+    /// Allotted by the fold, by a stated rule.
+    Allotment,
+}
+
+macro_rules! facts {
+    ($($number:literal v $version:literal $kind:ident $name:ident,)*) => {
+        /// The decoded view of a fact. Folds match it without a wildcard where they mean to see every fact.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        #[serde(tag = "fact", rename_all = "snake_case")]
+        pub enum Fact {
+            $(#[doc = concat!("Number ", stringify!($number), ", version ", stringify!($version), ".")] $name($name),)*
+        }
+
+        impl Fact {
+            /// Every number, with the version that this build writes, the kind and the name.
+            pub const ALL: &'static [(u16, u8, FactKind, &'static str)] =
+                &[$(($number, $version, FactKind::$kind, stringify!($name)),)*];
+
+            /// The fixed number.
+            #[must_use]
+            pub const fn number(&self) -> u16 {
+                match self { $(Self::$name(_) => $number,)* }
+            }
+
+            /// The fact's name, as in dumps and metrics.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$name(_) => stringify!($name),)* }
+            }
+
+            /// The fact as it goes on the log.
+            #[must_use]
+            pub fn encode(&self) -> RawFact {
+                match self {
+                    $(Self::$name(body) => RawFact { number: $number, version: $version, body: Blob(codec::encode(body)) },)*
+                }
+            }
+
+            /// Reads a fact of any version that was ever written.
+            ///
+            /// # Errors
+            /// [`DecodeError::UnknownFact`] and whatever malformed bytes give.
+            pub fn decode(number: u16, version: u8, body: &[u8]) -> Result<Self, DecodeError> {
+                match (number, version) {
+                    $(($number, $version) => codec::decode(body).map(Self::$name),)*
+                    _ => Err(DecodeError::UnknownFact { number, version }),
+                }
+            }
+
+            /// The JSON Schema of each fact's body as dumps show it, by name.
+            #[must_use]
+            pub fn schemas() -> Vec<(&'static str, Schema)> {
+                vec![$((stringify!($name), schema_for!($name)),)*]
+            }
+        }
+
+        $(impl From<$name> for Fact {
+            fn from(body: $name) -> Self {
+                Self::$name(body)
+            }
+        })*
+    };
+}
+
+// Numbers are never reused and never change their meaning. 5 is kept for signed checkpoints.
+facts! {
+    1 v 1 Verdict Genesis,
+    2 v 1 Verdict Epoch,
+    3 v 1 Merge IdleGap,
+    4 v 1 Verdict FormatBarrier,
+
+    10 v 1 Verdict EventLearned,
+    11 v 1 Verdict EventPlaced,
+    12 v 1 Verdict EventRestated,
+    13 v 1 Merge EventBodies,
+    14 v 1 Merge StateSetPart,
+    15 v 1 Verdict StagedEvents,
+    16 v 1 Verdict StateSet,
+
+    20 v 1 Merge RoomForgotten,
+    21 v 1 Verdict RoomBlocked,
+
+    30 v 1 Verdict UserRegistered,
+    31 v 1 Verdict PasswordSet,
+    32 v 1 Verdict AccountDeactivated,
+    33 v 1 Verdict AdminSet,
+    34 v 1 Verdict AccountStatusSet,
+    35 v 1 Verdict RegistrationTokenSet,
+    36 v 1 Verdict RegistrationTokenRemoved,
+
+    40 v 1 Verdict SessionOpened,
+    41 v 1 Verdict SessionRefreshed,
+
+    50 v 1 Verdict DeviceAdded,
+    51 v 1 Merge DeviceRenamed,
+    52 v 1 Verdict DeviceRemoved,
+
+    60 v 1 Merge DeviceKeysUploaded,
+    61 v 1 Merge OneTimeKeysUploaded,
+    62 v 1 Merge FallbackKeysUploaded,
+    63 v 1 Allotment OneTimeKeysClaimed,
+    64 v 1 Verdict CrossSigningKeysSet,
+    65 v 1 Merge SignaturesUploaded,
+
+    70 v 1 Merge ProfileFieldSet,
+
+    80 v 1 Merge AccountDataSet,
+    81 v 1 Merge TagSet,
+    82 v 1 Merge PushRuleChanged,
+    83 v 1 Merge FilterStored,
+
+    90 v 1 Merge ReceiptSet,
+
+    100 v 1 Merge ToDeviceSent,
+    101 v 1 Merge ToDeviceAcknowledged,
+
+    110 v 1 Verdict AliasSet,
+    111 v 1 Verdict AliasRemoved,
+    112 v 1 Verdict RoomPublished,
+}

@@ -1,0 +1,37 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Blob;
+
+/// A login: the device has these tokens, and no others, from here on. Tokens are never on the log, their SHA-256 is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionOpened {
+    /// Full user id.
+    pub user: String,
+    /// Device id, added before or in the same record.
+    pub device: String,
+    /// SHA-256 of the access token.
+    pub access: Blob,
+    /// Log time at which the access token ends, milliseconds since the Unix epoch.
+    pub access_expires_at_ms: Option<u64>,
+    /// SHA-256 of the refresh token.
+    pub refresh: Option<Blob>,
+}
+
+/// New tokens for a refresh token (client-server API, "Refreshing access tokens"): the old ones go on until the new
+/// access token is first used in a record or the new refresh token is used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionRefreshed {
+    /// Full user id.
+    pub user: String,
+    /// Device id.
+    pub device: String,
+    /// SHA-256 of the refresh token that was used.
+    pub used: Blob,
+    /// SHA-256 of the new access token.
+    pub access: Blob,
+    /// Log time at which the new access token ends, milliseconds since the Unix epoch.
+    pub access_expires_at_ms: Option<u64>,
+    /// SHA-256 of the new refresh token.
+    pub refresh: Blob,
+}

@@ -1,0 +1,35 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Record;
+
+/// How far one record may move log time forward, in milliseconds.
+const STEP_MS: u64 = 10 * 60 * 1000;
+
+/// The time that every expiry and every `?at=TIME` uses, so that clocks of several nodes can't reorder history.
+///
+/// It never goes back, and one record moves it by at most ten minutes, except the record after a `Genesis` or an
+/// `IdleGap`, which sets it to its own `at_ms`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogTime {
+    /// Milliseconds since the Unix epoch.
+    pub ms: u64,
+    /// The next record may jump.
+    open: bool,
+}
+
+impl LogTime {
+    /// The time at `record`, given the time before it.
+    #[must_use]
+    pub fn advance(self, record: &Record) -> Self {
+        let at = record.header.at_ms;
+        let opens = record.facts.iter().any(|fact| fact.opens_log_time());
+        let reached = if self.open || opens { at } else { at.min(self.ms.saturating_add(STEP_MS)) };
+        Self { ms: self.ms.max(reached), open: opens }
+    }
+
+    /// Whether a record stamped `now_ms` would be held back, so that an `IdleGap` should go before it.
+    #[must_use]
+    pub const fn needs_idle_gap(self, now_ms: u64) -> bool {
+        !self.open && now_ms > self.ms.saturating_add(STEP_MS)
+    }
+}
