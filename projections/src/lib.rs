@@ -12,6 +12,8 @@ mod projection;
 mod projector;
 pub mod read;
 mod store;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod view;
 

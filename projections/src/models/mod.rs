@@ -4,10 +4,16 @@
 //! |---|---|
 //! | admission | Is this record void? Who wrote this key last? Was this request applied? |
 //! | staging | The parts of records too large for one. |
+//! | accounts | Is there such an account, and may it be used? Can this registration token be used? |
+//! | devices | Which devices has a user? |
+//! | sessions | Whose is this token? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
+pub mod accounts;
 pub mod admission;
 pub mod audit;
+pub mod devices;
+pub mod sessions;
 pub mod staging;
 
 use crate::Projection;
@@ -49,6 +55,9 @@ macro_rules! models {
 models! {
     Admission = admission,
     Staging = staging,
+    Accounts = accounts,
+    Devices = devices,
+    Sessions = sessions,
     Audit = audit,
 }
 

@@ -39,7 +39,8 @@ pub struct PasswordSet {
     pub password: Option<Part>,
 }
 
-/// The account ends: no login ever again, the name stays taken.
+/// The account ends, with its devices, keys, waiting messages, account data and push rules: no login ever again, the
+/// name stays taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AccountDeactivated {
     /// Full user id.

@@ -18,8 +18,9 @@ pub struct SessionOpened {
     pub refresh: Option<Blob>,
 }
 
-/// New tokens for a refresh token (client-server API, "Refreshing access tokens"): the old ones go on until the new
-/// access token is first used in a record or the new refresh token is used.
+/// New tokens for a refresh token (client-server API, "Refreshing access tokens"). Using a token appends nothing, so the
+/// old tokens go on until the new refresh token is used in its turn; where the old one is used again instead, the new
+/// ones end at once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionRefreshed {
     /// Full user id.
