@@ -177,6 +177,7 @@ fn fold_record(
     let lsn = entry.lsn;
     let refuse = |source: DecodeError| FoldError::Record { lsn, source };
     let record = Record::decode(&entry.bytes).map_err(refuse)?;
+    cursor.chain_before = cursor.chain;
     cursor.chain = cursor.chain.extend(lsn, &entry.bytes);
     cursor.log_time = cursor.log_time.advance(&record);
     cursor.lsn = lsn;

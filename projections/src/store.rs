@@ -32,6 +32,8 @@ pub struct Cursor {
     pub lsn: Lsn,
     /// The chain's value there.
     pub chain: Chain,
+    /// The chain's value one record before: with it, the record at the cursor can be checked without the rest.
+    pub chain_before: Chain,
     /// Log time there.
     pub log_time: LogTime,
     /// How many records were folded.

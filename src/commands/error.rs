@@ -1,0 +1,71 @@
+use ruma::api::error::ErrorKind;
+
+/// An expected "no": the request is understood and refused. Never logged above debug.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The error code; the HTTP layer derives the status from it.
+    pub kind: ErrorKind,
+    /// What helps whoever asked.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with an error code.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// `M_FORBIDDEN`.
+    #[must_use]
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Forbidden, message)
+    }
+
+    /// `M_NOT_FOUND`.
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// `M_INVALID_PARAM`.
+    #[must_use]
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidParam, message)
+    }
+
+    /// `M_BAD_JSON`.
+    #[must_use]
+    pub fn bad_json(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::BadJson, message)
+    }
+
+    /// `M_TOO_LARGE`.
+    #[must_use]
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::TooLarge, message)
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It was refused.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// It can't be done now; nothing has changed, and it may be tried again.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The read models can't be read.
+    #[error(transparent)]
+    Store(#[from] projections::StoreError),
+    /// A fault of the server's own.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}

@@ -1,0 +1,233 @@
+//! The only way to write: decide on a view, append one record, wait until it is folded, reply.
+//!
+//! A decision is a function of a [`View`]; it gives a [`Draft`] whose guards name what it rested on. Where the log got
+//! something else in between, the record is void and the decision is made again. [`Commands::execute`] does this for
+//! everything that is not a room's; rooms have their [`lane`]s.
+
+mod error;
+pub mod lane;
+mod stamp;
+
+use std::{sync::Arc, time::Duration};
+
+use projections::{Source, View, models::admission};
+use ruma::OwnedServerName;
+use schemas::{Draft, Expect, Key, Lsn, Origin, Read, RecordId, admission::Void};
+
+pub use error::{Error, Refusal};
+pub use stamp::Stamp;
+
+use crate::{
+    clock::{Clock, Random},
+    fold::{Progress, Stopped},
+    log::Log,
+};
+
+/// How long a decision is made again before the request is told to come back.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What commands are made of.
+pub struct Parts {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Where views come from.
+    pub source: Arc<dyn Source>,
+    /// How far the fold has come.
+    pub progress: Arc<Progress>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// This server.
+    pub server_name: OwnedServerName,
+    /// This node.
+    pub node: u32,
+}
+
+/// The only caller of [`Log::append`].
+#[derive(Clone)]
+pub struct Commands {
+    parts: Arc<Parts>,
+    lanes: Arc<lane::Lanes>,
+}
+
+/// A decision.
+pub enum Decision<R> {
+    /// Something is to be recorded; the reply is made once it is folded.
+    Append(Draft, Box<dyn FnOnce(&Done) -> Result<R, Error> + Send>),
+    /// Nothing has to change.
+    Reply(R),
+}
+
+impl<R> Decision<R> {
+    /// Appends, with a reply made from the folded record.
+    pub fn append(draft: Draft, reply: impl FnOnce(&Done) -> Result<R, Error> + Send + 'static) -> Self {
+        Self::Append(draft, Box::new(reply))
+    }
+}
+
+impl<R: Send + 'static> Decision<R> {
+    /// Appends, with a reply that is known already.
+    pub fn append_then(draft: Draft, reply: R) -> Self {
+        Self::append(draft, move |_| Ok(reply))
+    }
+}
+
+/// A record that was applied.
+pub struct Done {
+    /// Where.
+    pub lsn: Lsn,
+    source: Arc<dyn Source>,
+}
+
+impl Done {
+    /// A view that has the record in it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn view(&self) -> Result<View, Error> {
+        Ok(self.source.view()?)
+    }
+}
+
+/// Who asks, and which request it is.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who.
+    pub origin: Origin,
+    /// The id of a request that may be repeated (one with a transaction id); otherwise random.
+    pub id: Option<RecordId>,
+}
+
+impl From<Origin> for Request {
+    fn from(origin: Origin) -> Self {
+        Self { origin, id: None }
+    }
+}
+
+impl Commands {
+    /// Commands over a log and its fold.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let parts = Arc::new(parts);
+        Self { lanes: Arc::new(lane::Lanes::new(Arc::clone(&parts))), parts }
+    }
+
+    /// The clock, randomness, key and names that decisions use.
+    #[must_use]
+    pub fn parts(&self) -> &Arc<Parts> {
+        &self.parts
+    }
+
+    /// The rooms' lanes.
+    #[must_use]
+    pub fn lanes(&self) -> &Arc<lane::Lanes> {
+        &self.lanes
+    }
+
+    /// Decides, appends and waits, in a task of its own: a dropped connection leaves nothing half done.
+    ///
+    /// # Errors
+    /// When it is refused, or can't be done now.
+    pub async fn execute<R, F>(&self, request: impl Into<Request>, decide: F) -> Result<R, Error>
+    where
+        R: Send + 'static,
+        F: FnMut(&View) -> Result<Decision<R>, Error> + Send + 'static,
+    {
+        self.execute_once(request, decide, |_, _| Err(Error::Internal("a random record id was used twice".into())))
+            .await
+    }
+
+    /// Like [`Commands::execute`], for a request that may be repeated: `repeated` makes the reply from the record of
+    /// the first time.
+    ///
+    /// # Errors
+    /// When it is refused, or can't be done now.
+    pub async fn execute_once<R, F, G>(&self, request: impl Into<Request>, decide: F, repeated: G) -> Result<R, Error>
+    where
+        R: Send + 'static,
+        F: FnMut(&View) -> Result<Decision<R>, Error> + Send + 'static,
+        G: Fn(&View, Lsn) -> Result<R, Error> + Send + 'static,
+    {
+        let (parts, request) = (Arc::clone(&self.parts), request.into());
+        tokio::spawn(async move { run(&parts, request, decide, repeated).await })
+            .await
+            .map_err(|error| Error::Internal(format!("a command failed: {error}")))?
+    }
+}
+
+async fn run<R, F, G>(parts: &Arc<Parts>, request: Request, mut decide: F, repeated: G) -> Result<R, Error>
+where
+    R: Send + 'static,
+    F: FnMut(&View) -> Result<Decision<R>, Error> + Send + 'static,
+    G: Fn(&View, Lsn) -> Result<R, Error> + Send + 'static,
+{
+    let mut stamp = Stamp::new(parts, request);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let view = parts.source.view()?;
+        if let Some(lsn) = admission::applied(&view, &stamp.id())? {
+            return repeated(&view, lsn);
+        }
+        let (draft, reply) = match decide(&view)? {
+            Decision::Reply(reply) => return Ok(reply),
+            Decision::Append(draft, reply) => (draft, reply),
+        };
+        let records = stamp.seal(draft, &view, None)?;
+        drop(view);
+        let lsn = parts.append(records).await?;
+        match parts.progress.outcome(lsn).await? {
+            None => return reply(&Done { lsn, source: Arc::clone(&parts.source) }),
+            Some(Void::Repeated(first)) => return repeated(&parts.source.view()?, first),
+            Some(void) if tokio::time::Instant::now() >= deadline => {
+                tracing::warn!(%lsn, reason = void.reason(), "a decision was overtaken again and again");
+                return Err(Error::Unavailable("the server is busy with what this rests on; try again".into()));
+            }
+            Some(_) => stamp.again(),
+        }
+    }
+}
+
+impl Parts {
+    /// Appends records that stand together, and gives the position of the last.
+    pub(crate) async fn append(&self, records: Vec<bytes::Bytes>) -> Result<Lsn, Error> {
+        let mut last = Err(Error::Internal("nothing to append".into()));
+        for receipt in self.log.append(records) {
+            last = match receipt.await {
+                Ok(appended) => Ok(appended?),
+                Err(_) => return Err(Error::Unavailable("the log is closed".into())),
+            };
+        }
+        last
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+}
+
+impl From<crate::log::AppendError> for Error {
+    fn from(error: crate::log::AppendError) -> Self {
+        match error {
+            crate::log::AppendError::TooLarge(_) => Refusal::too_large("the request is too large").into(),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+impl From<Stopped> for Error {
+    fn from(stopped: Stopped) -> Self {
+        Self::Unavailable(stopped.to_string())
+    }
+}
+
+/// A guard: the key must still be as this view shows it.
+///
+/// # Errors
+/// When the store fails.
+pub fn unchanged(view: &View, key: Key) -> Result<Read, Error> {
+    let expect = admission::written(view, &key)?.map_or(Expect::Absent, |(lsn, _)| Expect::At(lsn));
+    Ok(Read { key, expect })
+}

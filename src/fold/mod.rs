@@ -1,0 +1,7 @@
+//! The fold at work: a thread that folds the log as it grows, and those who wait for it.
+
+mod driver;
+mod progress;
+
+pub use driver::{Driver, Start, StartError};
+pub use progress::{Progress, Stopped};

@@ -1,0 +1,130 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
+};
+
+use projections::{Applied, Cursor, Source, models::admission};
+use schemas::{Lsn, admission::Void};
+use tokio::sync::{oneshot, watch};
+
+/// The fold has stopped: the process is going down, or a record could not be folded.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the read models are not being folded: {0}")]
+pub struct Stopped(pub String);
+
+type Listener = Box<dyn Fn(&Applied) + Send + Sync>;
+
+/// How far the fold has come, for those who wait for a position.
+pub struct Progress {
+    source: Arc<dyn Source>,
+    cursor: watch::Sender<Cursor>,
+    waiting: Mutex<Waiting>,
+    listeners: RwLock<Vec<Listener>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    folded: Lsn,
+    stopped: Option<Stopped>,
+    by_lsn: BTreeMap<Lsn, Vec<oneshot::Sender<Option<Void>>>>,
+}
+
+impl Progress {
+    /// Begins where the read models are.
+    #[must_use]
+    pub fn new(source: Arc<dyn Source>, cursor: Cursor) -> Self {
+        let waiting = Waiting { folded: cursor.lsn, ..Waiting::default() };
+        let (cursor, _) = watch::channel(cursor);
+        Self { source, cursor, waiting: Mutex::new(waiting), listeners: RwLock::new(Vec::new()) }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `listener` after each commit, before those who wait for its records are woken. It must be quick.
+    pub fn listen(&self, listener: impl Fn(&Applied) + Send + Sync + 'static) {
+        self.listeners.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
+    }
+
+    /// The last commit.
+    #[must_use]
+    pub fn cursor(&self) -> Cursor {
+        self.cursor.borrow().clone()
+    }
+
+    /// Changes with each commit.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Cursor> {
+        self.cursor.subscribe()
+    }
+
+    /// Why the fold has stopped, if it has.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.waiting().stopped.clone()
+    }
+
+    /// Waits until a record is folded: none if it was applied, else why it is void.
+    ///
+    /// # Errors
+    /// When the fold stops before.
+    pub async fn outcome(&self, lsn: Lsn) -> Result<Option<Void>, Stopped> {
+        let receiver = {
+            let mut waiting = self.waiting();
+            if waiting.folded >= lsn {
+                None
+            } else if let Some(stopped) = &waiting.stopped {
+                return Err(stopped.clone());
+            } else {
+                let (sender, receiver) = oneshot::channel();
+                waiting.by_lsn.entry(lsn).or_default().push(sender);
+                Some(receiver)
+            }
+        };
+        match receiver {
+            Some(receiver) => match receiver.await {
+                Ok(outcome) => Ok(outcome),
+                Err(_) => Err(self.stopped().unwrap_or_else(|| Stopped("it was shut down".into()))),
+            },
+            None => {
+                let view = self.source.view().map_err(|error| Stopped(error.to_string()))?;
+                admission::void(&view, lsn).map_err(|error| Stopped(error.to_string()))
+            }
+        }
+    }
+
+    /// Waits until the fold has come to a position, or the time is over; says whether it has.
+    pub async fn reached(&self, lsn: Lsn, timeout: Duration) -> bool {
+        let mut cursor = self.cursor.subscribe();
+        let reached = cursor.wait_for(|cursor| cursor.lsn >= lsn);
+        matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)))
+    }
+
+    pub(super) fn publish(&self, applied: &Applied) {
+        for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            listener(applied);
+        }
+        let woken = {
+            let mut waiting = self.waiting();
+            waiting.folded = applied.cursor.lsn;
+            let later = waiting.by_lsn.split_off(&applied.cursor.lsn.next());
+            std::mem::replace(&mut waiting.by_lsn, later)
+        };
+        self.cursor.send_replace(applied.cursor.clone());
+        for (lsn, senders) in woken {
+            let void = applied.voids.iter().find(|(at, _)| *at == lsn).map(|(_, void)| *void);
+            for sender in senders {
+                // Whoever waited may be gone.
+                let _ = sender.send(void);
+            }
+        }
+    }
+
+    pub(super) fn stop(&self, why: &str) {
+        let mut waiting = self.waiting();
+        waiting.stopped = Some(Stopped(why.to_owned()));
+        waiting.by_lsn.clear();
+    }
+}

@@ -1,0 +1,3 @@
+//! /sync.
+mod token;
+pub use token::{BadToken, SyncToken};

@@ -1,0 +1,63 @@
+use std::{fmt, str::FromStr};
+
+use schemas::Lsn;
+
+/// A sync token: `s<lsn>_<boot id>_<ephemeral position>`. It outlives restarts and rebuilds: the Lsn means the same on
+/// every node; a foreign boot id only means that typing and presence are sent in full.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncToken {
+    /// Everything up to here was sent.
+    pub lsn: Lsn,
+    /// The run that counts the ephemeral position.
+    pub boot: String,
+    /// Typing and presence up to here were sent.
+    pub ephemeral: u64,
+}
+
+impl SyncToken {
+    /// The ephemeral position in a run: zero if the token is from another.
+    #[must_use]
+    pub fn ephemeral_in(&self, boot: &str) -> u64 {
+        if self.boot == boot { self.ephemeral } else { 0 }
+    }
+}
+
+impl fmt::Display for SyncToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "s{}_{}_{}", self.lsn, self.boot, self.ephemeral)
+    }
+}
+
+/// The text is not a sync token of this server.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a sync token of this server")]
+pub struct BadToken(String);
+
+impl FromStr for SyncToken {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        let bad = || BadToken(text.chars().take(64).collect());
+        let mut parts = text.strip_prefix('s').ok_or_else(bad)?.splitn(3, '_');
+        let (lsn, boot, ephemeral) = (parts.next(), parts.next(), parts.next());
+        let lsn = lsn.and_then(|lsn| lsn.parse().ok()).map(Lsn).filter(|lsn| *lsn <= Lsn::MAX).ok_or_else(bad)?;
+        let boot = boot.filter(|b| b.len() <= 32 && b.bytes().all(|c| c.is_ascii_alphanumeric())).ok_or_else(bad)?;
+        let ephemeral = ephemeral.and_then(|position| position.parse().ok()).ok_or_else(bad)?;
+        Ok(Self { lsn, boot: boot.to_owned(), ephemeral })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_round_trip_and_junk_is_refused() {
+        let token = SyncToken { lsn: Lsn(812), boot: "b1".into(), ephemeral: 7 };
+        assert_eq!(token.to_string(), "s812_b1_7");
+        assert_eq!("s812_b1_7".parse(), Ok(token));
+        for junk in ["", "s", "812_b1_7", "s812", "s812_b1", "s-1_b_0", "s99999999999999999_b_0", "s1_é_0", "s1_b_x"] {
+            assert!(junk.parse::<SyncToken>().is_err(), "{junk}");
+        }
+    }
+}
