@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::Record;
+use crate::{RawFact, Record};
 
 /// How far one record may move log time forward, in milliseconds.
 const STEP_MS: u64 = 10 * 60 * 1000;
@@ -21,10 +21,20 @@ impl LogTime {
     /// The time at `record`, given the time before it.
     #[must_use]
     pub fn advance(self, record: &Record) -> Self {
-        let at = record.header.at_ms;
-        let opens = record.facts.iter().any(|fact| fact.opens_log_time());
+        self.advance_by(record.header.at_ms, Self::opened_by(record))
+    }
+
+    /// The time after a record of which only this is known: its stamp, and whether it sets the next record free.
+    #[must_use]
+    pub fn advance_by(self, at: u64, opens: bool) -> Self {
         let reached = if self.open || opens { at } else { at.min(self.ms.saturating_add(STEP_MS)) };
         Self { ms: self.ms.max(reached), open: opens }
+    }
+
+    /// Whether the record after this one may set log time freely.
+    #[must_use]
+    pub fn opened_by(record: &Record) -> bool {
+        record.facts.iter().any(RawFact::opens_log_time)
     }
 
     /// Whether a record stamped `now_ms` would be held back, so that an `IdleGap` should go before it.

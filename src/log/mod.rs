@@ -8,21 +8,29 @@
 //! ```
 //!
 //! The contract, which `conformance` tests on every backend:
-//! - **Order.** Appends made one after another through one handle stand in that order; a batch stands together. Lsns
-//!   rise; they may have gaps, so nobody assumes that `lsn.next()` is there.
+//! - **Order.** Appends made one after another through one handle stand in that order; the records of one call stand
+//!   together, and if one of them is refused none is appended. Lsns rise; they may have gaps, so nobody assumes that
+//!   `lsn.next()` is there.
 //! - **Durability.** A [`Receipt`] resolves with an Lsn only once the record survives `kill -9` and power loss. One that
 //!   resolves with an error means that nothing was appended (embedded), or that it is not known (Kafka).
-//! - **Visibility.** Readers see durable records only, all of them, in order, each once. [`Log::tail`] never goes back.
-//! - **Size.** A record of more than [`schemas::MAX_RECORD_BYTES`] is refused before anything is written.
-//! - **Time.** [`Log::at_time`] goes by log time ([`schemas::LogTime`]), which every backend derives alike.
+//! - **Visibility.** Readers see durable records only, all of them, in order, each once. [`LogReader::tail`] never goes
+//!   back, and a record whose receipt has resolved is at or before it.
+//! - **Size and shape.** A record of more than [`schemas::MAX_RECORD_BYTES`], or one that doesn't decode, is refused
+//!   before anything is written.
+//! - **Time.** [`LogReader::at_time`] goes by log time ([`schemas::LogTime`]), which every backend derives alike.
+
+mod follow;
+pub mod memory;
 
 use std::{pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::Stream;
 use projections::Entry;
-use schemas::{DecodeError, Lsn};
+use schemas::{Chain, DecodeError, LogTime, Lsn, MAX_RECORD_BYTES, Record};
 use tokio::sync::{oneshot, watch};
+
+pub use memory::MemoryLog;
 
 /// Why a record was not appended.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -30,6 +38,9 @@ pub enum AppendError {
     /// It is larger than the cap: the caller must stage it or refuse the request.
     #[error("a record of {0} bytes is more than the log takes")]
     TooLarge(usize),
+    /// It is no record: whoever encoded it is at fault.
+    #[error("not a record: {0}")]
+    Malformed(DecodeError),
     /// The log can't be written now; it may be later (full disk, lost broker).
     #[error("the log can't be written now: {0}")]
     Unavailable(String),
@@ -68,13 +79,8 @@ pub type Receipt = oneshot::Receiver<Result<Lsn, AppendError>>;
 /// Records in order; it goes on live and ends only with the log.
 pub type EntryStream = Pin<Box<dyn Stream<Item = Result<Entry, ReadError>> + Send>>;
 
-/// An append-only, totally ordered sequence of records. See the module for the contract.
-pub trait Log: Send + Sync + 'static {
-    /// Takes records for appending, in this order and one right after another. The order of calls is the order on the
-    /// log; each receipt resolves when its record is durable, in order too. Never blocks: a full queue resolves the
-    /// receipt with [`AppendError::Unavailable`].
-    fn append(&self, records: Vec<Bytes>) -> Vec<Receipt>;
-
+/// The reading half of a log. See the module for the contract.
+pub trait LogReader: Send + Sync + 'static {
     /// Records from a position on (inclusive); goes on with what is appended later.
     fn follow(self: Arc<Self>, from: Lsn) -> EntryStream;
 
@@ -88,15 +94,64 @@ pub trait Log: Send + Sync + 'static {
     /// The last durable position; zero for an empty log.
     fn tail(&self) -> Lsn;
 
-    /// Changes whenever the tail does.
+    /// Changes whenever the tail does; its sender is gone once the log is closed.
     fn watch_tail(&self) -> watch::Receiver<Lsn>;
 
-    /// The last record at or before this log time, in milliseconds since the Unix epoch; zero if all are later.
+    /// The last record at or before this log time, in milliseconds since the Unix epoch; zero if all are later. Blocks
+    /// on disk.
     ///
     /// # Errors
     /// When the log can't be read.
     fn at_time(&self, ms: u64) -> Result<Lsn, ReadError>;
 
-    /// Takes no more appends, and returns once what was taken is durable and acknowledged.
+    /// The hash chain's value after the record at a position, as it was when that was appended; none if there is no
+    /// record, or if the backend keeps no chain of its own. Blocks on disk.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    fn chain_at(&self, lsn: Lsn) -> Result<Option<Chain>, ReadError>;
+}
+
+/// An append-only, totally ordered sequence of records. See the module for the contract.
+pub trait Log: LogReader {
+    /// Takes records for appending, in this order and one right after another. The order of calls is the order on the
+    /// log; each receipt resolves when its record is durable, in order too. Never blocks: a full queue resolves the
+    /// receipts with [`AppendError::Unavailable`].
+    fn append(&self, records: Vec<Bytes>) -> Vec<Receipt>;
+
+    /// Takes no more appends, and returns once what was taken is durable and acknowledged. Reading goes on.
     fn close(&self);
+}
+
+/// What log time needs to know of a record that is about to be appended.
+#[derive(Clone, Copy, Debug)]
+struct Stamp {
+    at_ms: u64,
+    opens: bool,
+}
+
+impl Stamp {
+    /// Reads the stamps of records that are to stand together, or says why they can't be appended.
+    fn all(records: &[Bytes]) -> Result<Vec<Self>, AppendError> {
+        if let Some(record) = records.iter().find(|record| record.len() > MAX_RECORD_BYTES) {
+            return Err(AppendError::TooLarge(record.len()));
+        }
+        let stamp = |record: &Bytes| Record::decode(record).map(|record| Self::of(&record));
+        records.iter().map(stamp).collect::<Result<_, _>>().map_err(AppendError::Malformed)
+    }
+
+    fn of(record: &Record) -> Self {
+        Self { at_ms: record.header.at_ms, opens: LogTime::opened_by(record) }
+    }
+}
+
+/// Receipts that have resolved already, all with the same error.
+fn refused(records: usize, error: &AppendError) -> Vec<Receipt> {
+    let resolved = |_| {
+        let (sender, receipt) = oneshot::channel();
+        // The receiver is in scope, so that sending can't fail.
+        let _ = sender.send(Err(error.clone()));
+        receipt
+    };
+    (0..records).map(resolved).collect()
 }
