@@ -1,10 +1,19 @@
 //! Everfold, a Matrix homeserver whose only source of truth is an append-only log.
 //!
-//! `ARCHITECTURE.md` draws the whole picture. Modules stand in the order of their knowledge: one may use those above.
+//! `ARCHITECTURE.md` draws the whole picture. Modules stand in the order of their knowledge: a group may use those
+//! above it, which `tests/tidy.rs` checks.
 
 pub mod clock;
-pub mod commands;
-pub mod ephemeral;
-pub mod fold;
+pub mod config;
+pub mod metrics;
+pub mod telemetry;
+
 pub mod log;
+
+pub mod fold;
+
+pub mod commands;
+
+pub mod ephemeral;
+
 pub mod sync;

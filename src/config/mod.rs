@@ -1,0 +1,340 @@
+//! The settings: one typed tree, put together from defaults, file, environment and flags, and checked once at start.
+//!
+//! `default.toml` is the one source of the defaults and of what `everfold config example` prints: every key must
+//! stand in it, with the reason for its value.
+
+mod merge;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use ruma::{OwnedServerName, RoomVersionId};
+use serde::{Deserialize, Deserializer};
+
+pub use merge::{ConfigError, Sources};
+
+/// Every setting with its default and its reason, as TOML.
+pub const EXAMPLE: &str = include_str!("default.toml");
+
+/// All settings. `default.toml` says what each is for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting, and is what people read")]
+pub struct Config {
+    pub server_name: OwnedServerName,
+    pub data: PathBuf,
+    #[serde(deserialize_with = "optional")]
+    pub admin_contact: Option<String>,
+    pub http: Http,
+    pub log: Log,
+    pub memory: Memory,
+    pub registration: Registration,
+    pub sessions: Sessions,
+    pub rooms: Rooms,
+    pub limits: Limits,
+    pub presence: Presence,
+    pub rate_limits: RateLimits,
+    pub well_known: WellKnown,
+    pub telemetry: Telemetry,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Http {
+    pub listen: Vec<SocketAddr>,
+    #[serde(deserialize_with = "optional")]
+    pub public_url: Option<BaseUrl>,
+    pub trusted_proxies: Vec<IpAddr>,
+    pub body_bytes: usize,
+    pub federation_body_bytes: usize,
+    #[serde(rename = "request_timeout_seconds", deserialize_with = "seconds")]
+    pub request_timeout: Duration,
+    pub max_connections: usize,
+    #[serde(rename = "shutdown_seconds", deserialize_with = "seconds")]
+    pub shutdown: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Log {
+    pub backend: Backend,
+    #[serde(rename = "sync_delay_ms", deserialize_with = "milliseconds")]
+    pub sync_delay: Duration,
+}
+
+/// Where the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// In the data folder.
+    Embedded,
+}
+
+/// `[memory]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Memory {
+    pub block_cache_mib: usize,
+    pub write_buffer_mib: usize,
+}
+
+/// `[registration]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Registration {
+    pub mode: RegistrationMode,
+    #[serde(deserialize_with = "optional")]
+    pub shared_secret: Option<String>,
+    pub guests: bool,
+    pub min_password_length: usize,
+}
+
+/// Who may register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RegistrationMode {
+    /// Anybody.
+    Open,
+    /// Whoever has a registration token.
+    Token,
+    /// Nobody without the shared secret.
+    Closed,
+}
+
+/// `[sessions]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Sessions {
+    #[serde(rename = "access_token_seconds", deserialize_with = "lifetime")]
+    pub access_token: Option<Duration>,
+    #[serde(rename = "refreshable_access_token_seconds", deserialize_with = "lifetime")]
+    pub refreshable_access_token: Option<Duration>,
+    #[serde(rename = "authentication_seconds", deserialize_with = "seconds")]
+    pub authentication: Duration,
+}
+
+/// `[rooms]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Rooms {
+    pub default_version: RoomVersionId,
+}
+
+/// `[limits]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Limits {
+    pub events_per_page: usize,
+    pub sync_timeline_events: usize,
+    #[serde(rename = "sync_timeout_seconds", deserialize_with = "seconds")]
+    pub sync_timeout: Duration,
+}
+
+/// `[presence]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Presence {
+    pub enabled: bool,
+}
+
+/// `[rate_limits]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct RateLimits {
+    pub enabled: bool,
+    pub login: Rate,
+    pub failed_login: Rate,
+    pub registration: Rate,
+    pub message: Rate,
+    pub join: Rate,
+}
+
+/// How often something may be done.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// In the long run.
+    pub per_second: f64,
+    /// At once.
+    pub burst: u32,
+}
+
+/// `[well_known]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct WellKnown {
+    #[serde(deserialize_with = "optional")]
+    pub server: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub identity_server: Option<BaseUrl>,
+    #[serde(deserialize_with = "optional")]
+    pub support_page: Option<BaseUrl>,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Telemetry {
+    pub filter: String,
+    pub format: Format,
+    pub metrics: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For machines, an object a line.
+    Json,
+}
+
+/// An absolute http or https URL without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(String);
+
+impl BaseUrl {
+    /// The URL.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: http::Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.query().is_some() {
+            return Err(format!("{text:?} is not a plain http:// or https:// URL"));
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "embedded" => Ok(Self::Embedded),
+            _ if text.starts_with("kafka://") => {
+                Err("this build has no Kafka backend; use \"embedded\", which needs no other process".into())
+            }
+            _ => Err(format!("{text:?} is no log backend; use \"embedded\"")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Backend {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Config {
+    /// Puts the settings together and checks them.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, each with the key and where it stands.
+    pub fn load(sources: Sources<'_>) -> Result<Self, ConfigError> {
+        let config = merge::load(sources)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Where the log is.
+    #[must_use]
+    pub fn log_folder(&self) -> PathBuf {
+        self.data.join("log")
+    }
+
+    /// Where the read models are.
+    #[must_use]
+    pub fn read_models_folder(&self) -> PathBuf {
+        self.data.join("read-models")
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let rates = &self.rate_limits;
+        let rates = [rates.login, rates.failed_login, rates.registration, rates.message, rates.join];
+        let rules = [
+            (!self.http.listen.is_empty(), "http.listen is empty: name at least one address"),
+            (self.http.body_bytes >= 65_536, "http.body_bytes is below 65536, so that not even one event fits"),
+            (
+                self.http.federation_body_bytes >= 65_536,
+                "http.federation_body_bytes is below 65536, so that not even one event fits",
+            ),
+            (!self.http.request_timeout.is_zero(), "http.request_timeout_seconds is 0: no request could be answered"),
+            (self.http.max_connections > 0, "http.max_connections is 0: nobody could connect"),
+            (!self.sessions.authentication.is_zero(), "sessions.authentication_seconds is 0: nobody could finish"),
+            (self.memory.block_cache_mib > 0, "memory.block_cache_mib is 0"),
+            (self.memory.write_buffer_mib > 0, "memory.write_buffer_mib is 0"),
+            (self.limits.events_per_page > 0, "limits.events_per_page is 0"),
+            (self.limits.sync_timeline_events > 0, "limits.sync_timeline_events is 0"),
+            (
+                self.rooms.default_version.rules().is_some(),
+                "rooms.default_version is a version that this build doesn't know",
+            ),
+            (
+                rates.iter().all(|rate| rate.per_second.is_finite() && rate.per_second > 0.0 && rate.burst > 0),
+                "rate_limits: per_second and burst must be above 0; to have no limits, set rate_limits.enabled = false",
+            ),
+            (
+                tracing_subscriber::EnvFilter::try_new(&self.telemetry.filter).is_ok(),
+                "telemetry.filter is no filter: use a level such as \"info\", or \"info,everfold::http=debug\"",
+            ),
+        ];
+        ConfigError::unless_empty(rules.into_iter().filter(|(holds, _)| !holds).map(|(_, why)| why.to_owned()))
+    }
+}
+
+/// The settings of a file, if one is named, and of the environment of this process.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn from_environment(file: Option<&Path>, flags: Vec<(&'static str, String)>) -> Result<Config, ConfigError> {
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    Config::load(Sources { file, environment: &environment, flags: &flags })
+}
+
+/// An empty string is none.
+fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: std::fmt::Display>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u32::deserialize(deserializer).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u32::deserialize(deserializer).map(|ms| Duration::from_millis(ms.into()))
+}
+
+/// Zero is for ever.
+fn lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    seconds(deserializer).map(|time| Some(time).filter(|time| !time.is_zero()))
+}
