@@ -188,3 +188,15 @@ pub struct StateSet {
     /// SHA-256 over the encoded parts, in order.
     pub sha256: Blob,
 }
+
+/// By which request a local event was sent: its own device sees the transaction id again (`unsigned.transaction_id`).
+/// Merge: the first for an event counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EventTransaction {
+    /// Event id.
+    pub event: String,
+    /// The sender's device id.
+    pub device: String,
+    /// The transaction id that the client chose.
+    pub transaction: String,
+}

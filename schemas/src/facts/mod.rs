@@ -27,8 +27,8 @@ pub use accounts::{
 pub use devices::{DeviceAdded, DeviceRemoved, DeviceRenamed};
 pub use directory::{AliasRemoved, AliasSet, RoomPublished};
 pub use events::{
-    EventBodies, EventLearned, EventPlaced, EventRestated, Placement, Redaction, StagedEvents, StateBase, StateBefore,
-    StateChange, StateSet, StateSetPart, Verdict, Visibility,
+    EventBodies, EventLearned, EventPlaced, EventRestated, EventTransaction, Placement, Redaction, StagedEvents,
+    StateBase, StateBefore, StateChange, StateSet, StateSetPart, Verdict, Visibility,
 };
 pub use keys::{
     Claim, CrossSigningKeysSet, DeviceKeysUploaded, FallbackKeysUploaded, NamedKey, OneTimeKeysClaimed,
@@ -129,6 +129,7 @@ facts! {
     14 v 1 Merge StateSetPart,
     15 v 1 Verdict StagedEvents,
     16 v 1 Verdict StateSet,
+    17 v 1 Merge EventTransaction,
 
     20 v 1 Merge RoomForgotten,
     21 v 1 Verdict RoomBlocked,
