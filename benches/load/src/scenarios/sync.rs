@@ -1,6 +1,6 @@
 //! /sync of a user in many rooms.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use anyhow::{Context, Result, ensure};
 
@@ -86,12 +86,12 @@ async fn incremental(env: &Env, user: &Account, owners: &[Account], rooms: &[Str
 }
 
 async fn idle(env: &Env, user: &Account, count: usize) -> Result<Outcome> {
-    // A second sync, as what is not ordered with events (presence) may follow the first one.
-    let since = user.position().await.context("sync")?;
-    let since = next_batch(&user.sync(Some(&since), 0, None).await?)?;
+    // As a client does, each call goes on from the last one's answer.
+    let since = RefCell::new(user.position().await.context("sync")?);
     let limits = Limits { calls: IDLE_CALLS, ..env.sizes.limits };
     let calls = closed_loop(&[()], limits, async |(), _| {
-        user.sync(Some(&since), 0, None).await?;
+        let last = since.borrow().clone();
+        *since.borrow_mut() = next_batch(&user.sync(Some(&last), 0, None).await?)?;
         Ok(())
     });
     let outcome = env.meter.measure(&format!("sync-idle-{count}"), calls).await?;
