@@ -2,6 +2,7 @@ use std::{
     cell::Cell,
     collections::{BTreeMap, BTreeSet},
     iter::Peekable,
+    ops::Bound,
 };
 
 use rocksdb::WriteBatch;
@@ -10,7 +11,6 @@ use serde::Serialize;
 
 use crate::{
     Generations, Model, Store, StoreError,
-    keys::after_prefix,
     read::{Range, Read, Row, Rows, Table},
 };
 
@@ -47,12 +47,28 @@ pub struct Batch<'a> {
 #[derive(Default)]
 struct Changes {
     rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    dropped: Vec<Vec<u8>>,
+    /// Ranges of which nothing stored counts any more, from (inclusive) to (exclusive). None overlap.
+    dropped: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Changes {
     fn is_dropped(&self, key: &[u8]) -> bool {
-        self.dropped.iter().any(|prefix| key.starts_with(prefix))
+        let before = self.dropped.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back();
+        before.is_some_and(|(_, to)| key < to.as_slice())
+    }
+
+    fn drop_range(&mut self, mut from: Vec<u8>, mut to: Vec<u8>) {
+        let rows: Vec<_> = self.rows.range(from.clone()..to.clone()).map(|(key, _)| key.clone()).collect();
+        for key in rows {
+            self.rows.remove(&key);
+        }
+        while let Some((start, end)) = self.dropped.range(..=to.clone()).next_back().filter(|(_, end)| **end >= from) {
+            let start = start.clone();
+            to = to.max(end.clone());
+            self.dropped.remove(&start);
+            from = from.min(start);
+        }
+        self.dropped.insert(from, to);
     }
 }
 
@@ -80,11 +96,16 @@ impl<'a> Batch<'a> {
 
     /// Deletes all rows of a table whose keys begin with `prefix`. Counts as one write.
     pub fn delete_prefix(&mut self, table: Table, prefix: impl AsRef<[u8]>) {
-        let prefix = table.key(prefix.as_ref());
-        let changes = self.changes.entry(table.model).or_default();
-        changes.rows.retain(|key, _| !key.starts_with(&prefix));
-        changes.dropped.push(prefix);
-        self.writes += 1;
+        self.delete_range(table, &Range::prefix(prefix.as_ref()));
+    }
+
+    /// Deletes all rows of a table in a range. Counts as one write.
+    pub fn delete_range(&mut self, table: Table, range: &Range) {
+        let (from, to) = table.bounds(range);
+        if from < to {
+            self.changes.entry(table.model).or_default().drop_range(from, to);
+            self.writes += 1;
+        }
     }
 
     fn change(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) {
@@ -129,11 +150,8 @@ impl<'a> Batch<'a> {
         let mut out = WriteBatch::default();
         for (model, changes) in self.changes {
             let family = store.family(generations, model)?;
-            for prefix in changes.dropped {
-                // A model's byte is below 0xff, so that every prefix has an end.
-                if let Some(end) = after_prefix(&prefix) {
-                    out.delete_range_cf(&family, prefix, end);
-                }
+            for (from, to) in changes.dropped {
+                out.delete_range_cf(&family, from, to);
             }
             for (key, value) in changes.rows {
                 match value {
@@ -162,8 +180,7 @@ impl Read for Batch<'_> {
     }
 
     fn scan(&self, table: Table, range: Range) -> Rows<'_> {
-        let from = table.key(&range.from);
-        let to = range.to.as_ref().map_or_else(|| vec![table.prefix + 1], |to| table.key(to));
+        let (from, to) = table.bounds(&range);
         let reverse = range.reverse;
         let stored = self.base.scan(table, range);
         let Some(changes) = self.changes.get(&table.model) else {
@@ -219,6 +236,93 @@ impl Iterator for Merge<'_> {
             }
             if let Some((key, Some(value))) = self.changed.next() {
                 return Some(Ok((key[1..].to_vec(), value.clone())));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Row;
+
+    const TABLE: Table = Table { model: Model::Admission, prefix: 1 };
+
+    /// Rows that are there before the batch.
+    struct Stored(BTreeMap<Vec<u8>, Vec<u8>>);
+
+    impl Read for Stored {
+        fn get(&self, _: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            Ok(self.0.get(key).cloned())
+        }
+
+        fn scan(&self, _: Table, range: Range) -> Rows<'_> {
+            let within = move |key: &Vec<u8>| *key >= range.from && range.to.as_ref().is_none_or(|to| key < to);
+            let rows: Vec<Row> =
+                self.0.iter().filter(|(key, _)| within(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            if range.reverse { Box::new(rows.into_iter().rev().map(Ok)) } else { Box::new(rows.into_iter().map(Ok)) }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Put(Vec<u8>, u8),
+        Delete(Vec<u8>),
+        DeletePrefix(Vec<u8>),
+        DeleteRange(Vec<u8>, Vec<u8>),
+    }
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(prop_oneof![0_u8..4, Just(0xff)], 0..4)
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => (key(), any::<u8>()).prop_map(|(key, value)| Op::Put(key, value)),
+            2 => key().prop_map(Op::Delete),
+            1 => key().prop_map(Op::DeletePrefix),
+            1 => (key(), key()).prop_map(|(from, to)| Op::DeleteRange(from, to)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_reads_as_if_it_were_committed(
+            stored in proptest::collection::btree_map(key(), proptest::collection::vec(any::<u8>(), 1), 0..20),
+            ops in proptest::collection::vec(op(), 0..20),
+            (from, to, reverse) in (key(), proptest::option::of(key()), any::<bool>()),
+        ) {
+            let base = Stored(stored.clone());
+            let mut model = stored;
+            let mut batch = Batch::new(&base);
+            for op in ops {
+                match op {
+                    Op::Put(key, value) => {
+                        batch.put_raw(TABLE, &key, vec![value]);
+                        model.insert(key, vec![value]);
+                    }
+                    Op::Delete(key) => {
+                        batch.delete(TABLE, &key);
+                        model.remove(&key);
+                    }
+                    Op::DeletePrefix(prefix) => {
+                        batch.delete_prefix(TABLE, &prefix);
+                        model.retain(|key, _| !key.starts_with(&prefix));
+                    }
+                    Op::DeleteRange(from, to) => {
+                        batch.delete_range(TABLE, &Range { from: from.clone(), to: Some(to.clone()), reverse: false });
+                        model.retain(|key, _| *key < from || *key >= to);
+                    }
+                }
+            }
+            let range = Range { from, to, reverse };
+            let expected: Vec<Row> = Stored(model.clone()).scan(TABLE, range.clone()).map(Result::unwrap).collect();
+            let found: Vec<Row> = batch.scan(TABLE, range).map(Result::unwrap).collect();
+            prop_assert_eq!(found, expected);
+            for (key, value) in &model {
+                prop_assert_eq!(batch.get(TABLE, key).unwrap(), Some(value.clone()));
             }
         }
     }

@@ -23,6 +23,13 @@ impl Table {
         full.extend_from_slice(key);
         full
     }
+
+    /// A range's bounds as they stand in the model's column family: from (inclusive), to (exclusive).
+    #[must_use]
+    pub fn bounds(self, range: &Range) -> (Vec<u8>, Vec<u8>) {
+        let to = range.to.as_ref().map_or_else(|| vec![self.prefix + 1], |to| self.key(to));
+        (self.key(&range.from), to)
+    }
 }
 
 impl std::fmt::Display for Table {

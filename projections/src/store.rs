@@ -317,8 +317,9 @@ impl Start {
 /// The iterator's bounds, so that RocksDB itself never looks beyond the range.
 pub(crate) fn bounds(table: Table, range: &Range) -> (ReadOptions, Start) {
     let mut options = ReadOptions::default();
-    options.set_iterate_lower_bound(table.key(&range.from));
-    options.set_iterate_upper_bound(range.to.as_ref().map_or_else(|| vec![table.prefix + 1], |to| table.key(to)));
+    let (from, to) = table.bounds(range);
+    options.set_iterate_lower_bound(from);
+    options.set_iterate_upper_bound(to);
     (options, if range.reverse { Start::Highest } else { Start::Lowest })
 }
 

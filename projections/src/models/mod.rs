@@ -7,14 +7,24 @@
 //! | accounts | Is there such an account, and may it be used? Can this registration token be used? |
 //! | devices | Which devices has a user? |
 //! | sessions | Whose is this token? |
+//! | keys | What are the keys of this user's devices? Who changed theirs since? Which key did a claim get? |
+//! | profiles | What does this user's profile say? |
+//! | account_data | What is this user's account data, and what of it changed since? What does this filter say? |
+//! | push_rules | What are this user's push rules? |
+//! | to_device | What waits for this device? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
+pub mod account_data;
 pub mod accounts;
 pub mod admission;
 pub mod audit;
 pub mod devices;
+pub mod keys;
+pub mod profiles;
+pub mod push_rules;
 pub mod sessions;
 pub mod staging;
+pub mod to_device;
 
 use crate::Projection;
 
@@ -58,6 +68,11 @@ models! {
     Accounts = accounts,
     Devices = devices,
     Sessions = sessions,
+    Keys = keys,
+    Profiles = profiles,
+    AccountData = account_data,
+    PushRules = push_rules,
+    ToDevice = to_device,
     Audit = audit,
 }
 

@@ -125,7 +125,7 @@ fn open(fact: &SessionOpened, batch: &mut Batch<'_>) -> Result<(), FoldError> {
         access_expires_at_ms: fact.access_expires_at_ms,
         refresh: fact.refresh.clone(),
     };
-    begin(&fact.user, &fact.device, Session { current, before: None }, batch);
+    begin(&fact.user, &fact.device, &Session { current, before: None }, batch);
     Ok(())
 }
 
@@ -147,16 +147,16 @@ fn refresh_session(fact: &SessionRefreshed, batch: &mut Batch<'_>) -> Result<(),
         access_expires_at_ms: fact.access_expires_at_ms,
         refresh: Some(fact.refresh.clone()),
     };
-    begin(&fact.user, &fact.device, Session { current, before: Some(kept) }, batch);
+    begin(&fact.user, &fact.device, &Session { current, before: Some(kept) }, batch);
     Ok(())
 }
 
-fn begin(user: &str, device: &str, session: Session, batch: &mut Batch<'_>) {
+fn begin(user: &str, device: &str, session: &Session, batch: &mut Batch<'_>) {
     let holder = Holder { user: user.to_owned(), device: device.to_owned() };
     for token in std::iter::once(&session.current.access).chain(&session.current.refresh) {
         batch.put(TOKENS, &token.0, &holder);
     }
-    batch.put(SESSIONS, key(user, device), &session);
+    batch.put(SESSIONS, key(user, device), session);
 }
 
 fn end(pair: &Pair, batch: &mut Batch<'_>) {
