@@ -12,6 +12,8 @@
 //! | account_data | What is this user's account data, and what of it changed since? What does this filter say? |
 //! | push_rules | What are this user's push rules? |
 //! | to_device | What waits for this device? |
+//! | events | Which event is this, what does it say, what was decided about it? Which version has a room? |
+//! | timeline | In which order do a room's events stand? What was there since? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
 pub mod account_data;
@@ -19,11 +21,13 @@ pub mod accounts;
 pub mod admission;
 pub mod audit;
 pub mod devices;
+pub mod events;
 pub mod keys;
 pub mod profiles;
 pub mod push_rules;
 pub mod sessions;
 pub mod staging;
+pub mod timeline;
 pub mod to_device;
 
 use crate::Projection;
@@ -73,6 +77,8 @@ models! {
     AccountData = account_data,
     PushRules = push_rules,
     ToDevice = to_device,
+    Events = events,
+    Timeline = timeline,
     Audit = audit,
 }
 
