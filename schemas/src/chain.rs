@@ -8,7 +8,11 @@ use crate::Lsn;
 ///
 /// Two nodes that agree on one value agree on the whole history before it, void records included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Chain(pub [u8; 32]);
+pub struct Chain(
+    #[serde(with = "crate::json::hex_array")]
+    #[schemars(with = "String")]
+    pub [u8; 32],
+);
 
 impl Chain {
     /// The value after one more record.

@@ -42,7 +42,11 @@ pub enum Tag {
 
 /// A resource on which decisions rest: its tag and the first 16 bytes of SHA-256 of its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub struct Key(pub [u8; 17]);
+pub struct Key(
+    #[serde(with = "crate::json::hex_array")]
+    #[schemars(with = "String")]
+    pub [u8; 17],
+);
 
 impl Key {
     /// The key of a named resource.
@@ -70,6 +74,7 @@ impl std::fmt::Debug for Key {
 
 /// What a decision saw at a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// No applied record has written it.
     Absent,

@@ -64,8 +64,8 @@ impl fmt::Debug for Blob {
 impl Blob {
     fn readable(&self) -> Cow<'_, str> {
         match std::str::from_utf8(&self.0) {
-            Ok(text) => Cow::Borrowed(text),
-            Err(_) => Cow::Owned(format!("hex:{}", hex::encode(&self.0))),
+            Ok(text) if !text.starts_with("hex:") => Cow::Borrowed(text),
+            _ => Cow::Owned(format!("hex:{}", hex::encode(&self.0))),
         }
     }
 }
@@ -153,5 +153,33 @@ impl JsonSchema for Blob {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "description": "Text, or hex: and hexadecimal digits" })
+    }
+}
+
+/// Bytes of a fixed length: as they are on the log, as hexadecimal digits in a dump.
+pub(crate) mod hex_array {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(crate) fn serialize<S: Serializer, const N: usize>(bytes: &[u8; N], serializer: S) -> Result<S::Ok, S::Error>
+    where
+        [u8; N]: Serialize,
+    {
+        if serializer.is_human_readable() {
+            serializer.serialize_str(&hex::encode(bytes))
+        } else {
+            bytes.serialize(serializer)
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, const N: usize>(deserializer: D) -> Result<[u8; N], D::Error>
+    where
+        [u8; N]: Deserialize<'de>,
+    {
+        if !deserializer.is_human_readable() {
+            return <[u8; N]>::deserialize(deserializer);
+        }
+        let mut bytes = [0; N];
+        hex::decode_to_slice(String::deserialize(deserializer)?, &mut bytes).map_err(D::Error::custom)?;
+        Ok(bytes)
     }
 }

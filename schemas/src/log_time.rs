@@ -7,14 +7,21 @@ const STEP_MS: u64 = 10 * 60 * 1000;
 
 /// The time that every expiry and every `?at=TIME` uses, so that clocks of several nodes can't reorder history.
 ///
-/// It never goes back, and one record moves it by at most ten minutes, except the record after a `Genesis` or an
-/// `IdleGap`, which sets it to its own `at_ms`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// It never goes back, and one record moves it by at most ten minutes. Only the first record of a log, and the record
+/// after one with a `Genesis` or an `IdleGap`, move it as far as their own `at_ms`. Void records count like others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogTime {
     /// Milliseconds since the Unix epoch.
     pub ms: u64,
     /// The next record may jump.
     open: bool,
+}
+
+impl Default for LogTime {
+    /// Before the first record.
+    fn default() -> Self {
+        Self { ms: 0, open: true }
+    }
 }
 
 impl LogTime {
@@ -27,7 +34,7 @@ impl LogTime {
     /// The time after a record of which only this is known: its stamp, and whether it sets the next record free.
     #[must_use]
     pub fn advance_by(self, at: u64, opens: bool) -> Self {
-        let reached = if self.open || opens { at } else { at.min(self.ms.saturating_add(STEP_MS)) };
+        let reached = if self.open { at } else { at.min(self.ms.saturating_add(STEP_MS)) };
         Self { ms: self.ms.max(reached), open: opens }
     }
 

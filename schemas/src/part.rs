@@ -8,6 +8,7 @@ use crate::Blob;
 /// It stands apart from what is kept from the first record on, so that erasure can forget the key of a sealed part
 /// while the hash chain still verifies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The bytes themselves.
     Clear(Blob),

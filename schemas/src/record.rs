@@ -11,7 +11,11 @@ pub const MAX_RECORD_BYTES: usize = 1 << 20;
 
 /// Names a record for ever: random, or derived from the request where that has a transaction id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub struct RecordId(pub [u8; 16]);
+pub struct RecordId(
+    #[serde(with = "crate::json::hex_array")]
+    #[schemars(with = "String")]
+    pub [u8; 16],
+);
 
 impl RecordId {
     /// The id of a request with a transaction id: it is the same when the request is repeated.
