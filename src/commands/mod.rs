@@ -5,6 +5,7 @@
 //! everything that is not a room's; rooms have their [`lane`]s.
 
 mod error;
+pub mod guards;
 pub mod lane;
 mod stamp;
 
@@ -15,6 +16,7 @@ use ruma::OwnedServerName;
 use schemas::{Draft, Expect, Key, Lsn, Origin, Read, RecordId, admission::Void};
 
 pub use error::{Error, Refusal};
+pub use guards::Sender;
 pub use stamp::Stamp;
 
 use crate::{

@@ -1,0 +1,82 @@
+//! What nearly every decision of a user rests on: that their account and their device still stand.
+
+use projections::{
+    View,
+    models::{accounts, devices},
+};
+use ruma::{
+    OwnedDeviceId, OwnedUserId,
+    api::error::{ErrorKind, UnknownTokenErrorData},
+};
+use schemas::{Key, Origin, Read, Tag};
+
+use super::{Error, Refusal, Request, unchanged};
+
+/// A user of this server, on one of their devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// Who.
+    pub user: OwnedUserId,
+    /// On which device.
+    pub device: OwnedDeviceId,
+}
+
+impl Sender {
+    /// The origin of what they cause.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin::User { user: self.user.to_string(), device: Some(self.device.to_string()) }
+    }
+}
+
+impl From<&Sender> for Request {
+    fn from(sender: &Sender) -> Self {
+        sender.origin().into()
+    }
+}
+
+/// The key that every change of an account's status and password writes.
+#[must_use]
+pub fn user_status(user: &str) -> Key {
+    Key::new(Tag::UserStatus, user)
+}
+
+/// The key that every change of a device and its session writes.
+#[must_use]
+pub fn device(user: &str, device: &str) -> Key {
+    Key::pair(Tag::Device, user, device)
+}
+
+/// The guards of whatever a user does: the account is usable, and the device is there.
+///
+/// # Errors
+/// `M_UNKNOWN_TOKEN` where the account or the device has ended, `M_USER_LOCKED` where the account is locked.
+pub fn standing(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
+    let (user, on) = (sender.user.as_str(), sender.device.as_str());
+    let account = accounts::get(view, user)?.filter(|account| !account.deactivated);
+    let Some(account) = account else { return Err(ended("this account has ended")) };
+    if account.locked {
+        return Err(Refusal::new(ErrorKind::UserLocked, "this account is locked").into());
+    }
+    if devices::get(view, user, on)?.is_none() {
+        return Err(ended("this device was logged out"));
+    }
+    Ok(vec![unchanged(view, user_status(user))?, unchanged(view, device(user, on))?])
+}
+
+/// The guards of what others see: besides [`standing`], the account is not suspended (client-server API, "Account
+/// suspension").
+///
+/// # Errors
+/// Those of [`standing`], and `M_USER_SUSPENDED`.
+pub fn active(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
+    let guards = standing(view, sender)?;
+    if accounts::get(view, sender.user.as_str())?.is_some_and(|account| account.suspended) {
+        return Err(Refusal::new(ErrorKind::UserSuspended, "this account is suspended: it can read and leave").into());
+    }
+    Ok(guards)
+}
+
+fn ended(message: &str) -> Error {
+    Refusal::new(ErrorKind::UnknownToken(UnknownTokenErrorData::new()), message).into()
+}
