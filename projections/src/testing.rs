@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use schemas::{Blob, FORMAT, Fact, Header, LogTime, Lsn, Origin, RecordId, facts::Genesis};
+use ruma::{CanonicalJsonObject, EventId, RoomId, room_version_rules::RedactionRules};
+use schemas::{
+    Blob, FORMAT, Fact, Header, LogTime, Lsn, Origin, RecordId,
+    facts::{EventPlaced, Genesis, Placement, StateChange, Verdict, Visibility},
+};
 use tempfile::TempDir;
 
-use crate::{Applied, Entry, Projector, Reader, Source, Store, StoreOptions, View, digest};
+use crate::{Applied, Entry, Projector, Reader, Source, Store, StoreOptions, View, digest, pdu};
 
 /// The server's name in tests.
 pub(crate) const SERVER: &str = "example.org";
@@ -98,4 +102,42 @@ impl World {
         let again = digest::all(&Reader::new(store).view().unwrap()).unwrap();
         assert_eq!(again, digest::all(&self.view()).unwrap());
     }
+}
+
+/// People and a room for tests.
+pub(crate) const ALICE: &str = "@alice:example.org";
+pub(crate) const BOB: &str = "@bob:example.org";
+pub(crate) const ROOM: &str = "!room:example.org";
+
+/// A live event: a message by Alice, except for these fields. A state event also becomes current state.
+pub(crate) fn live(id: &str, fields: &serde_json::Value) -> [Fact; 2] {
+    let mut event = serde_json::json!({
+        "auth_events": [], "content": {"body": "Hi", "msgtype": "m.text"}, "depth": 1, "hashes": {},
+        "origin_server_ts": 1, "prev_events": [], "room_id": ROOM, "sender": ALICE, "signatures": {},
+        "type": "m.room.message",
+    });
+    for (key, value) in fields.as_object().unwrap() {
+        event[key] = value.clone();
+    }
+    let state_key = event["state_key"].as_str().map(ToOwned::to_owned);
+    let change = |state_key| StateChange {
+        event_type: event["type"].as_str().unwrap().to_owned(),
+        state_key,
+        event: Some(id.to_owned()),
+    };
+    let placed = EventPlaced {
+        id: id.to_owned(),
+        class: Placement::Live,
+        verdict: Verdict::Accepted,
+        state_before: None,
+        current: state_key.map(change).into_iter().collect(),
+        visibility: Visibility::Shared,
+        servers: vec![],
+        redacts: None,
+    };
+    let room = RoomId::parse(event["room_id"].as_str().unwrap()).unwrap();
+    let event: CanonicalJsonObject = serde_json::from_value(event).unwrap();
+    let id = EventId::parse(id).unwrap();
+    let learned = pdu::learn(&id, &room, &event, &RedactionRules::V11, false).unwrap();
+    [learned.into(), placed.into()]
 }

@@ -14,6 +14,7 @@
 //! | to_device | What waits for this device? |
 //! | events | Which event is this, what does it say, what was decided about it? Which version has a room? |
 //! | timeline | In which order do a room's events stand? What was there since? |
+//! | receipts | How far has everybody read? What of that is new since? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
 pub mod account_data;
@@ -25,6 +26,7 @@ pub mod events;
 pub mod keys;
 pub mod profiles;
 pub mod push_rules;
+pub mod receipts;
 pub mod sessions;
 pub mod staging;
 pub mod timeline;
@@ -79,6 +81,7 @@ models! {
     ToDevice = to_device,
     Events = events,
     Timeline = timeline,
+    Receipts = receipts,
     Audit = audit,
 }
 
