@@ -17,3 +17,9 @@ pub mod commands;
 pub mod ephemeral;
 
 pub mod sync;
+
+pub mod http;
+
+pub mod server;
+
+pub mod cli;

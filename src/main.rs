@@ -1,1 +1,5 @@
-fn main() {}
+//! The `everfold` program.
+
+fn main() -> std::process::ExitCode {
+    everfold::cli::run()
+}

@@ -5,6 +5,7 @@
 //! everything that is not a room's; rooms have their [`lane`]s.
 
 mod error;
+mod genesis;
 pub mod guards;
 pub mod lane;
 mod stamp;
@@ -16,6 +17,7 @@ use ruma::OwnedServerName;
 use schemas::{Draft, Expect, Key, Lsn, Origin, Read, RecordId, admission::Void};
 
 pub use error::{Error, Refusal};
+pub use genesis::{FoundingError, found, server_of};
 pub use guards::Sender;
 pub use stamp::Stamp;
 

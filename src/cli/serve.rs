@@ -1,0 +1,96 @@
+//! `everfold serve`
+
+use std::{io::Write, net::SocketAddr};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Settings;
+use crate::{
+    config::{Config, RegistrationMode},
+    server::{Server, World},
+    telemetry,
+};
+
+/// How to serve.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  everfold serve --registration open                anybody who can connect may register
+  everfold serve --listen 127.0.0.1:0               a free port, which is printed
+  everfold serve --config everfold.toml
+
+SIGTERM and SIGINT stop it: requests under way are answered, the log is closed, and it exits with 0.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    /// The name in user ids; it is for ever.
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+    /// Where clients connect. May be given several times.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
+    /// Where the log is: embedded, or kafka://BROKERS/TOPIC.
+    #[arg(long, value_name = "BACKEND")]
+    log: Option<String>,
+    /// Who may register: open, token or closed.
+    #[arg(long, value_name = "MODE")]
+    registration: Option<String>,
+}
+
+impl Args {
+    fn flags(&self) -> Vec<(&'static str, String)> {
+        let one = |key, value: &Option<String>| value.clone().map(|value| (key, value));
+        let flags = [
+            one("server_name", &self.server_name),
+            one("log.backend", &self.log),
+            one("registration.mode", &self.registration),
+        ];
+        let listen = self.listen.iter().map(|address| ("http.listen", address.clone()));
+        flags.into_iter().flatten().chain(listen).collect()
+    }
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let config = args.settings.load(args.flags())?;
+    telemetry::init(&config.telemetry)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let start = Server::start(config, World::default());
+    let server = tokio::select! {
+        started = start => started.context("the server can't start")?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    greet(&server.app().config, server.addresses())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    server.stop().await;
+    Ok(())
+}
+
+/// Says where the server is; for people, what to do next.
+fn greet(config: &Config, addresses: &[SocketAddr]) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for address in addresses {
+        writeln!(out, "listening on http://{address}")?;
+    }
+    let url = match (&config.http.public_url, addresses.first()) {
+        (Some(url), _) => url.as_str().to_owned(),
+        (None, Some(address)) => format!("http://{address}"),
+        (None, None) => String::new(),
+    };
+    writeln!(out, "  point a Matrix client at {url}")?;
+    match config.registration.mode {
+        RegistrationMode::Open => writeln!(out, "  anybody may register")?,
+        RegistrationMode::Token => writeln!(out, "  registering needs a registration token")?,
+        RegistrationMode::Closed => {}
+    }
+    out.flush()
+}

@@ -1,0 +1,238 @@
+//! A request of a ruma type out of an HTTP request, and the routes of such a type.
+
+use std::{error::Error, net::IpAddr};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State},
+    http::{self, HeaderMap, StatusCode, header},
+    routing::{MethodFilter, on},
+};
+use bytes::Bytes;
+use http_body_util::LengthLimitError;
+use ruma::{
+    TransactionId,
+    api::{
+        IncomingRequest, IncomingRequestExt, Metadata,
+        auth_scheme::AuthScheme,
+        error::{DeserializationError, ErrorKind, FromHttpRequestError, HeaderDeserializationError},
+        path_builder::PathBuilder,
+    },
+};
+use schemas::RecordId;
+
+use super::{
+    App,
+    auth::{self, Identify, Session},
+    reply::{ApiError, respond},
+};
+use crate::commands;
+
+/// JSON of requests may nest so deep. serde_json gives up at 128, and what is wrapped into events and replies nests
+/// deeper than what came.
+const MAX_NESTING: usize = 100;
+
+/// A parsed request and its sender.
+pub struct Matrix<R>
+where
+    R: IncomingRequest,
+    R::Authentication: Identify,
+{
+    /// What is asked.
+    pub body: R,
+    /// Who asks.
+    pub who: <R::Authentication as Identify>::Who,
+    /// From where.
+    pub address: IpAddr,
+    /// The path and query as they came.
+    pub uri: http::Uri,
+    /// The body as it came.
+    pub raw: Bytes,
+}
+
+impl<R> Matrix<R>
+where
+    R: IncomingRequest,
+    R::Authentication: Identify<Who = Session>,
+{
+    /// The request with this transaction id: repeated, it has no second effect.
+    #[must_use]
+    pub fn once(&self, txn: &TransactionId) -> commands::Request {
+        let (user, device) = (self.who.user.as_str(), self.who.device.as_str());
+        let id = RecordId::of_request(user, device, R::METHOD.as_str(), self.uri.path(), txn.as_str());
+        commands::Request { origin: self.who.origin(), id: Some(id) }
+    }
+}
+
+impl<R> FromRequest<App> for Matrix<R>
+where
+    R: IncomingRequest,
+    R::Authentication: Identify,
+{
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (mut parts, body) = request.into_parts();
+        // Decoded, and in the order of the path, as ruma wants its arguments.
+        let params = RawPathParams::from_request_parts(&mut parts, app)
+            .await
+            .map_err(|error| ApiError::invalid(format!("the path is malformed: {error}")))?;
+        let address = auth::address(app, &parts);
+        let route = parts.extensions.get::<MatchedPath>().cloned();
+        let head = http::Request::from_parts(parts, ());
+        // The sender comes before the body: nobody else makes the server read much.
+        let token = R::Authentication::extract_authentication(&head).map_err(|error| {
+            let error: Box<dyn Error + Send + Sync> = error.into();
+            auth::missing_token(error.to_string())
+        })?;
+        let who = R::Authentication::identify(app, token, route.as_ref().map_or("", MatchedPath::as_str))?;
+        let limit = body_limit(app, head.uri().path());
+        let raw = read_body(body, head.headers(), limit).await?;
+        check_nesting(&raw)?;
+        let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+        let (parts, ()) = head.into_parts();
+        let uri = parts.uri.clone();
+        let request = http::Request::from_parts(parts, &raw[..]);
+        let body = R::try_from_http_request(request, &args).map_err(|error| refuse(&error))?;
+        Ok(Self { body, who, address, uri, raw })
+    }
+}
+
+fn body_limit(app: &App, path: &str) -> usize {
+    if path.starts_with("/_matrix/federation/") {
+        app.config.http.federation_body_bytes
+    } else {
+        app.config.http.body_bytes
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+///
+/// # Errors
+/// 413 for a larger one, 400 for one that breaks off.
+pub async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<Bytes, ApiError> {
+    let too_large =
+        || ApiError::new(ErrorKind::TooLarge, format!("the body is larger than {limit} bytes, the most that is taken"));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, limit).await.map_err(|error| {
+        if error.source().is_some_and(|source| source.is::<LengthLimitError>()) {
+            too_large()
+        } else {
+            ApiError::with_status(StatusCode::BAD_REQUEST, ErrorKind::Unknown, "the body broke off")
+        }
+    })
+}
+
+/// Refuses JSON that nests deeper than [`MAX_NESTING`].
+///
+/// # Errors
+/// 400 `M_BAD_JSON`.
+pub fn check_nesting(json: &[u8]) -> Result<(), ApiError> {
+    if json.len() <= MAX_NESTING {
+        return Ok(());
+    }
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_NESTING {
+            return Err(ApiError::new(ErrorKind::BadJson, format!("the JSON nests deeper than {MAX_NESTING}")));
+        }
+    }
+    Ok(())
+}
+
+/// The error for what is not a request of its type.
+fn refuse(error: &FromHttpRequestError) -> ApiError {
+    let FromHttpRequestError::Deserialization(error) = error else {
+        return ApiError::with_status(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::Unrecognized, error.to_string());
+    };
+    let missing = error.to_string().starts_with("missing field");
+    let kind = match error {
+        DeserializationError::Json(error) if error.is_syntax() || error.is_eof() || error.is_io() => ErrorKind::NotJson,
+        DeserializationError::Header(HeaderDeserializationError::MissingHeader(_)) => ErrorKind::MissingParam,
+        _ if missing => ErrorKind::MissingParam,
+        DeserializationError::Json(_) => ErrorKind::BadJson,
+        _ => ErrorKind::InvalidParam,
+    };
+    ApiError::new(kind, error.to_string())
+}
+
+/// Routes of ruma's request types.
+pub trait Routes: Sized {
+    /// Serves a handler on every path that ruma knows for its request: r0, v3, v1, unstable.
+    #[must_use]
+    fn matrix<R, F, Fut>(self, handler: F) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Identify,
+        R::OutgoingResponse: 'static,
+        F: Fn(App, Matrix<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, ApiError>> + Send + 'static;
+
+    /// Serves a handler on one more path, whose parameters must be those of ruma's paths.
+    #[must_use]
+    fn matrix_at<R, F, Fut>(self, path: &str, handler: F) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Identify,
+        R::OutgoingResponse: 'static,
+        F: Fn(App, Matrix<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, ApiError>> + Send + 'static;
+}
+
+impl Routes for Router<App> {
+    fn matrix<R, F, Fut>(self, handler: F) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Identify,
+        R::OutgoingResponse: 'static,
+        F: Fn(App, Matrix<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, ApiError>> + Send + 'static,
+    {
+        <R as Metadata>::PATH_BUILDER.all_paths().fold(self, |router, path| router.matrix_at(path, handler.clone()))
+    }
+
+    #[expect(clippy::expect_used, reason = "no request type of ruma has a method that axum can't route")]
+    fn matrix_at<R, F, Fut>(self, path: &str, handler: F) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::Authentication: Identify,
+        R::OutgoingResponse: 'static,
+        F: Fn(App, Matrix<R>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, ApiError>> + Send + 'static,
+    {
+        let method = MethodFilter::try_from(R::METHOD).expect("a method that axum knows");
+        let serve = move |State(app): State<App>, request: Matrix<R>| {
+            let reply = handler(app, request);
+            async move { reply.await.map(respond) }
+        };
+        self.route(path, on(method, serve))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nesting_is_bounded_outside_of_texts() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(check_nesting(nested(MAX_NESTING).as_bytes()).is_ok());
+        assert!(check_nesting(nested(MAX_NESTING + 1).as_bytes()).is_err());
+        assert!(check_nesting(format!("[\"\\\"{}\"]", "[".repeat(500)).as_bytes()).is_ok());
+        assert!(check_nesting(&[b'['; 500]).is_err());
+        assert!(check_nesting("[]".repeat(500).as_bytes()).is_ok());
+    }
+}

@@ -1,0 +1,73 @@
+//! For those who run the server: is it alive, is it ready, what are its figures.
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use projections::models;
+use serde::Serialize;
+
+use super::{App, reply::ApiError};
+use crate::metrics::signed;
+
+/// RocksDB's properties that are worth a look.
+const PROPERTIES: &[&str] = &[
+    "rocksdb.block-cache-usage",
+    "rocksdb.cur-size-all-mem-tables",
+    "rocksdb.estimate-live-data-size",
+    "rocksdb.estimate-num-keys",
+    "rocksdb.estimate-pending-compaction-bytes",
+    "rocksdb.num-running-compactions",
+    "rocksdb.total-sst-files-size",
+];
+
+/// `GET /health/live`, `GET /health/ready`, `GET /metrics`
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/health/live", get(async || Json(serde_json::json!({}))))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    tail: u64,
+    folded: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<String>,
+}
+
+/// 200 once what is on the log is folded, else 503.
+async fn ready(State(app): State<App>) -> Response {
+    // The tail comes first: what is appended in between is no lag.
+    let tail = app.reader.tail();
+    let folded = app.progress.cursor().lsn;
+    let stopped = app.progress.stopped().map(|stopped| stopped.to_string());
+    let ready = stopped.is_none() && folded >= tail;
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(Readiness { ready, tail: tail.0, folded: folded.0, stopped })).into_response()
+}
+
+async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
+    if !app.config.telemetry.metrics {
+        return Err(ApiError::not_found("telemetry.metrics is off"));
+    }
+    let metrics = &app.metrics;
+    let (tail, folded) = (app.reader.tail(), app.progress.cursor().lsn);
+    metrics.log_tail_lsn.set(signed(tail.0));
+    metrics.fold_lsn.set(signed(folded.0));
+    for projection in models::ALL {
+        let lag = signed(tail.0.saturating_sub(folded.0));
+        metrics.fold_lag.with_label_values(&[projection.model.name()]).set(lag);
+    }
+    for property in PROPERTIES {
+        let name = property.trim_start_matches("rocksdb.");
+        metrics.rocksdb.with_label_values(&["read-models", name]).set(signed(app.store.property(property)));
+    }
+    let text = metrics.render().map_err(|error| ApiError::internal(&error))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}

@@ -1,0 +1,101 @@
+//! Connections: taken up to a number, told to finish at a shutdown.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, extract::Request};
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use super::App;
+
+/// A client must have sent its request's head by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Serves connections until `stop`, and then until each has answered what it was asked, or the time for that is over.
+pub async fn serve(listeners: Vec<TcpListener>, router: Router, app: App, stop: CancellationToken) {
+    let graceful = Arc::new(GracefulShutdown::new());
+    let places = Arc::new(Semaphore::new(app.config.http.max_connections.min(Semaphore::MAX_PERMITS)));
+    let mut accepting = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let (router, app, stop) = (router.clone(), app.clone(), stop.clone());
+        let (graceful, places) = (Arc::clone(&graceful), Arc::clone(&places));
+        accepting.spawn(async move {
+            // Dropping the future of `accept` between connections closes the listener.
+            stop.run_until_cancelled_owned(accept(listener, router, app, graceful, places)).await;
+        });
+    }
+    accepting.join_all().await;
+    let Some(graceful) = Arc::into_inner(graceful) else { return };
+    if tokio::time::timeout(app.config.http.shutdown, graceful.shutdown()).await.is_err() {
+        tracing::warn!("some requests were not answered before the shutdown");
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    app: App,
+    graceful: Arc<GracefulShutdown>,
+    places: Arc<Semaphore>,
+) {
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let connection = connection(stream, Peer(peer), router.clone(), &graceful);
+                let app = app.clone();
+                tokio::spawn(async move {
+                    app.metrics.http_connections.inc();
+                    connection.await;
+                    app.metrics.http_connections.dec();
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Most likely too many open files: the next connection may find one closed.
+                tracing::warn!(%error, "a connection could not be taken");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn connection(
+    stream: TcpStream,
+    peer: Peer,
+    router: Router,
+    graceful: &GracefulShutdown,
+) -> impl Future<Output = ()> + Send + 'static {
+    // Answers are small and awaited.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    let service = TowerToHyperService::new(router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    }));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD_TIMEOUT);
+    let watcher = graceful.watcher();
+    async move {
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection broke off");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! The face to the world: a request is parsed by its ruma type, its sender found, one thing called, and the reply
+//! written. A handler calls `commands` or reads one `View`.
+//!
+//! | File | What |
+//! |---|---|
+//! | `extract` | a request of a ruma type out of an HTTP request, and the routes of such a type |
+//! | `auth` | who sends it |
+//! | `reply` | every error: its status, code and message |
+//! | `uia`, `passwords` | user-interactive authentication |
+//! | `limit` | how often |
+//! | `layers`, `listen` | what all requests go through |
+//! | `client` | the client-server API, a file a chapter |
+//! | `health` | live, ready, metrics |
+
+pub mod auth;
+mod client;
+pub mod extract;
+mod health;
+mod layers;
+pub mod limit;
+pub mod listen;
+pub mod passwords;
+pub mod reply;
+pub mod uia;
+
+use std::{ops::Deref, sync::Arc};
+
+use axum::Router;
+use projections::{Source, Store, StoreError, View};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{Clock, Random},
+    commands::Commands,
+    config::Config,
+    ephemeral::Ephemeral,
+    fold::Progress,
+    log::LogReader,
+    metrics::Metrics,
+};
+
+/// What handlers are made of.
+pub struct Parts {
+    /// The settings.
+    pub config: Config,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// Figures about the process.
+    pub metrics: Arc<Metrics>,
+    /// The log's reading half: only `commands` appends.
+    pub reader: Arc<dyn LogReader>,
+    /// The read models, for their figures alone: only the fold writes them.
+    pub store: Arc<Store>,
+    /// Where views come from.
+    pub source: Arc<dyn Source>,
+    /// How far the fold has come.
+    pub progress: Arc<Progress>,
+    /// The only way to write.
+    pub commands: Commands,
+    /// Typing and presence.
+    pub ephemeral: Arc<Ephemeral>,
+    /// How often something may be done.
+    pub limits: limit::Limits,
+    /// User-interactive authentications under way.
+    pub interactions: uia::Interactions,
+    /// Hashes and checks passwords.
+    pub passwords: passwords::Passwords,
+    /// Is cancelled when the server stops: what waits for news then answers at once.
+    pub stop: CancellationToken,
+}
+
+/// What every handler gets; a cheap clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+impl App {
+    /// Wraps the parts.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// One consistent state of the read models. All that a reply says comes from one.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn view(&self) -> Result<View, StoreError> {
+        self.source.view()
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+/// Everything that is served, with all layers.
+pub fn router(app: App) -> Router {
+    let routes = Router::new().merge(client::routes()).merge(health::routes());
+    layers::wrap(routes, &app).with_state(app)
+}

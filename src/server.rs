@@ -1,0 +1,233 @@
+//! The composition root: the one place that knows every part. Opens the log, folds it, and serves; stops in reverse.
+
+use std::{
+    cell::Cell,
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use projections::{Reader, Source, Store, StoreError, StoreOptions};
+use schemas::Lsn;
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::{Clock, Random, SystemClock, SystemRandom},
+    commands::{self, Commands, FoundingError},
+    config::Config,
+    ephemeral::Ephemeral,
+    fold::{self, Driver},
+    http::{self, App, limit::Limits, passwords::Passwords, uia::Interactions},
+    log::{Log, LogReader},
+    metrics::Metrics,
+};
+
+/// This node's number among those on one log.
+const NODE: u32 = 0;
+
+/// What the world brings to a server, which tests replace.
+#[derive(Clone)]
+pub struct World {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// A log that is open already; none opens the one that the settings name.
+    pub log: Option<Arc<dyn Log>>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock::default()), random: Arc::new(SystemRandom), log: None }
+    }
+}
+
+/// Why a server can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log is not this server's, or can't be used.
+    #[error(transparent)]
+    Founding(#[from] FoundingError),
+    /// The read models don't fit the log, or can't be used.
+    #[error(transparent)]
+    Fold(#[from] fold::StartError),
+    /// The read models can't be opened.
+    #[error("the read models can't be opened: {0}")]
+    Store(#[from] StoreError),
+    /// A folder or address can't be used.
+    #[error("{what}: {source}")]
+    Io {
+        /// Which.
+        what: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A fault of the program's own.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// A server that serves.
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    app: App,
+    log: Arc<dyn Log>,
+    driver: Driver,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Starts one, and returns once it answers: its log is open, founded if it was empty, and folded to its end.
+    ///
+    /// # Errors
+    /// When something that it needs is missing, damaged, in use or another server's.
+    pub async fn start(config: Config, world: World) -> Result<Self, StartError> {
+        let World { clock, random, log } = world;
+        let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
+        std::fs::create_dir_all(&config.data).map_err(io(config.data.display()))?;
+        let log = match log {
+            Some(log) => log,
+            None => open_log(&config, &metrics).await?,
+        };
+        commands::found(&*log, &config.server_name, &*clock, &*random).await?;
+        let (driver, source) = fold(&config, Arc::clone(&log), &*clock).await?;
+        let store = Arc::clone(source.store());
+        let progress = driver.progress();
+        let counted = Arc::clone(&metrics);
+        progress.listen(move |applied| counted.applied(applied));
+        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&clock), random.alphanumeric(8)));
+        let commands = Commands::new(commands::Parts {
+            log: Arc::clone(&log),
+            source: Arc::clone(&source) as Arc<dyn Source>,
+            progress: Arc::clone(&progress),
+            clock: Arc::clone(&clock),
+            random: Arc::clone(&random),
+            server_name: config.server_name.clone(),
+            node: NODE,
+        });
+        let listeners = bind(&config.http.listen).await?;
+        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+        let addresses = addresses.map_err(io("the address that is listened on"))?;
+        let stop = CancellationToken::new();
+        let app = App::new(http::Parts {
+            limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
+            interactions: Interactions::new(&config.sessions),
+            passwords: Passwords::new(Arc::clone(&random)),
+            reader: Arc::clone(&log) as Arc<dyn LogReader>,
+            stop: stop.clone(),
+            config,
+            clock,
+            random,
+            metrics,
+            store,
+            source,
+            progress,
+            commands,
+            ephemeral: Arc::clone(&ephemeral),
+        });
+        let tasks = vec![
+            tokio::spawn(http::listen::serve(listeners, http::router(app.clone()), app.clone(), stop.clone())),
+            tokio::spawn(expire(ephemeral, stop.clone())),
+        ];
+        Ok(Self { addresses, app, log, driver, stop, tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Its parts, as handlers see them.
+    #[must_use]
+    pub const fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Takes no more requests, answers those under way (waiting ones at once), and closes the log.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task failed");
+            }
+        }
+        let (log, driver) = (self.log, self.driver);
+        let closed = tokio::task::spawn_blocking(move || {
+            log.close();
+            driver.stop();
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(%error, "the log was not closed well; what was acknowledged is on it");
+        }
+    }
+}
+
+fn io(what: impl ToString) -> impl FnOnce(std::io::Error) -> StartError {
+    let what = what.to_string();
+    move |source| StartError::Io { what, source }
+}
+
+async fn open_log(config: &Config, _: &Arc<Metrics>) -> Result<Arc<dyn Log>, StartError> {
+    let _ = config;
+    Err(StartError::Internal("this build has no log but that of tests".into()))
+}
+
+async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.map_err(io(format!("{address} can't be listened on (http.listen)")))?);
+    }
+    Ok(listeners)
+}
+
+/// Opens the read models and folds what they lack. Damaged ones are set aside: they can be folded again.
+async fn fold(config: &Config, log: Arc<dyn Log>, clock: &dyn Clock) -> Result<(Driver, Arc<Reader>), StartError> {
+    let folder = config.read_models_folder();
+    let mib = 1 << 20;
+    let memory = StoreOptions {
+        block_cache_bytes: config.memory.block_cache_mib * mib,
+        write_buffer_bytes: config.memory.write_buffer_mib * mib,
+    };
+    let aside = folder.with_extension(format!("damaged-{}", clock.now_ms()));
+    let runtime = tokio::runtime::Handle::current();
+    let started = tokio::task::spawn_blocking(move || {
+        let store = open_store(&folder, &aside, memory)?;
+        Ok(Driver::start(fold::Start { log, store, report: &report() }, runtime)?)
+    });
+    started.await.map_err(|error| StartError::Internal(error.to_string()))?
+}
+
+fn open_store(folder: &Path, aside: &Path, memory: StoreOptions) -> Result<Arc<Store>, StartError> {
+    match Store::open(folder, memory) {
+        Err(error) if Store::is_damaged(&error) => {
+            tracing::error!(%error, aside = %aside.display(), "the read models are damaged: set aside, and folded again from the log");
+            std::fs::rename(folder, aside).map_err(io(folder.display()))?;
+            Ok(Arc::new(Store::open(folder, memory)?))
+        }
+        opened => Ok(Arc::new(opened?)),
+    }
+}
+
+/// Tells how far a long start has come, every few seconds.
+fn report() -> impl Fn(Lsn, Lsn) {
+    let told = Cell::new(Instant::now());
+    move |at, tail| {
+        if told.get().elapsed() >= Duration::from_secs(3) {
+            told.set(Instant::now());
+            tracing::info!(%at, %tail, "folding the log");
+        }
+    }
+}
+
+/// Ends typing and presence that nobody renews.
+async fn expire(ephemeral: Arc<Ephemeral>, stop: CancellationToken) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    while stop.run_until_cancelled(seconds.tick()).await.is_some() {
+        ephemeral.expire();
+    }
+}

@@ -1,0 +1,103 @@
+use std::ops::Index;
+
+use http::{HeaderMap, Method, StatusCode};
+use serde_json::Value;
+
+/// Talks to a server like a Matrix client, as one user or as nobody.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: Option<String>,
+}
+
+impl Client {
+    pub fn new(url: String) -> Self {
+        Self { http: reqwest::Client::new(), url, token: None }
+    }
+
+    /// The same client with an access token.
+    pub fn with_token(&self, token: impl Into<String>) -> Self {
+        Self { token: Some(token.into()), ..self.clone() }
+    }
+
+    /// A request. A path that begins with neither `/_` nor `/.` is the client-server API's, version 3.
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let whole =
+            path.starts_with("/_") || path.starts_with("/.") || path.starts_with("/health") || path == "/metrics";
+        let prefix = if whole { "" } else { "/_matrix/client/v3" };
+        let request = self.http.request(method, format!("{}{prefix}{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Reply {
+        Reply::of(self.request(Method::GET, path)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Reply {
+        Reply::of(self.request(Method::DELETE, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Reply {
+        Reply::of(self.request(Method::POST, path).json(&body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Reply {
+        Reply::of(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    /// Sends a body that may be anything.
+    pub async fn send_raw(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Reply {
+        Reply::of(self.request(method, path).body(body)).await
+    }
+}
+
+/// What a server answered.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// As JSON; null if it is none.
+    pub json: Value,
+    pub text: String,
+}
+
+impl Reply {
+    pub async fn of(request: reqwest::RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        Self { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text }
+    }
+
+    /// The body of a reply that must be 200.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        self.json
+    }
+
+    /// Status and error code, of a reply that must be an error.
+    #[track_caller]
+    pub fn error(&self) -> (u16, &str) {
+        assert!(self.status.is_client_error() || self.status.is_server_error(), "{} {}", self.status, self.text);
+        assert!(self.json["error"].is_string(), "no message: {}", self.text);
+        (self.status.as_u16(), self.json["errcode"].as_str().expect("an error code"))
+    }
+
+    /// A header, empty if it isn't there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Index<&str> for Reply {
+    type Output = Value;
+
+    fn index(&self, key: &str) -> &Value {
+        &self.json[key]
+    }
+}

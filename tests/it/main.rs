@@ -1,0 +1,11 @@
+//! Everfold through its HTTP interface, in process: a file for each chapter, named like the handlers'.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that can't go on says so by panicking"
+)]
+
+mod client;
+mod common;
+mod http;
