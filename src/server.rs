@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     ephemeral::Ephemeral,
     fold::{self, Driver},
-    http::{self, App, limit::Limits, passwords::Passwords, uia::Interactions},
+    http::{self, App, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
     log::{Log, LogReader},
     metrics::Metrics,
 };
@@ -113,6 +113,7 @@ impl Server {
         let addresses = addresses.map_err(io("the address that is listened on"))?;
         let stop = CancellationToken::new();
         let app = App::new(http::Parts {
+            seen: Seen::default(),
             limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
             interactions: Interactions::new(&config.sessions),
             passwords: Passwords::new(Arc::clone(&random)),

@@ -43,9 +43,8 @@ pub fn request_span(method: &http::Method, route: &str) -> tracing::Span {
     tracing::info_span!("request", %method, route, record = tracing::field::Empty, lsn = tracing::field::Empty)
 }
 
-/// Notes on the current request what it appended: every line of the request shows it from here on.
-pub fn wrote(record: RecordId, lsn: Lsn) {
-    let span = tracing::Span::current();
+/// Notes on a request's span what it appended: every line of the request shows it from here on.
+pub fn wrote(span: &tracing::Span, record: RecordId, lsn: Lsn) {
     span.record("record", tracing::field::display(record));
     span.record("lsn", lsn.0);
 }

@@ -13,7 +13,7 @@ use schemas::{Key, Origin, Read, Tag};
 use super::{Error, Refusal, Request, unchanged};
 
 /// A user of this server, on one of their devices.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sender {
     /// Who.
     pub user: OwnedUserId,

@@ -221,6 +221,7 @@ impl<J: Job> Work for Pending<J> {
     }
 
     fn finish(mut self: Box<Self>, done: &Done) {
+        self.stamp.applied(done.lsn);
         let answer = match self.reply.take() {
             Some(reply) => reply(done),
             None => Err(Error::Internal("a lane finished what it had not decided".into())),

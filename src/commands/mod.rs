@@ -153,20 +153,20 @@ impl Commands {
         F: FnMut(&View) -> Result<Decision<R>, Error> + Send + 'static,
         G: Fn(&View, Lsn) -> Result<R, Error> + Send + 'static,
     {
-        let (parts, request) = (Arc::clone(&self.parts), request.into());
-        tokio::spawn(async move { run(&parts, request, decide, repeated).await })
+        let parts = Arc::clone(&self.parts);
+        let stamp = Stamp::new(&parts, request.into());
+        tokio::spawn(async move { run(&parts, stamp, decide, repeated).await })
             .await
             .map_err(|error| Error::Internal(format!("a command failed: {error}")))?
     }
 }
 
-async fn run<R, F, G>(parts: &Arc<Parts>, request: Request, mut decide: F, repeated: G) -> Result<R, Error>
+async fn run<R, F, G>(parts: &Arc<Parts>, mut stamp: Stamp, mut decide: F, repeated: G) -> Result<R, Error>
 where
     R: Send + 'static,
     F: FnMut(&View) -> Result<Decision<R>, Error> + Send + 'static,
     G: Fn(&View, Lsn) -> Result<R, Error> + Send + 'static,
 {
-    let mut stamp = Stamp::new(parts, request);
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         let view = parts.source.view()?;
@@ -181,7 +181,10 @@ where
         drop(view);
         let lsn = parts.append(records).await?;
         match parts.progress.outcome(lsn).await? {
-            None => return reply(&Done { lsn, source: Arc::clone(&parts.source) }),
+            None => {
+                stamp.applied(lsn);
+                return reply(&Done { lsn, source: Arc::clone(&parts.source) });
+            }
             Some(Void::Repeated(first)) => return repeated(&parts.source.view()?, first),
             Some(void) if tokio::time::Instant::now() >= deadline => {
                 tracing::warn!(%lsn, reason = void.reason(), "a decision was overtaken again and again");

@@ -2,9 +2,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use projections::{View, dry_fold};
-use schemas::{Draft, FORMAT, Fact, Header, Origin, RawFact, Record, RecordId, facts::IdleGap};
+use schemas::{Draft, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId, facts::IdleGap};
 
 use super::{Error, Parts, Refusal, Request};
+use crate::telemetry;
 
 /// Makes records out of drafts: stamps them with id, attempt, time and node, and checks that they can be folded.
 pub struct Stamp {
@@ -12,6 +13,8 @@ pub struct Stamp {
     origin: Origin,
     id: RecordId,
     attempt: u16,
+    /// The request's, so that its log lines show what it wrote.
+    span: tracing::Span,
 }
 
 impl Stamp {
@@ -19,7 +22,8 @@ impl Stamp {
     #[must_use]
     pub fn new(parts: &Arc<Parts>, request: Request) -> Self {
         let id = request.id.unwrap_or_else(|| parts.random_id());
-        Self { parts: Arc::clone(parts), origin: request.origin, id, attempt: 0 }
+        let span = tracing::Span::current();
+        Self { parts: Arc::clone(parts), origin: request.origin, id, attempt: 0, span }
     }
 
     /// The record's id: the same in all attempts.
@@ -32,6 +36,11 @@ impl Stamp {
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// Notes where the record was applied.
+    pub fn applied(&self, lsn: Lsn) {
+        telemetry::wrote(&self.span, self.id, lsn);
     }
 
     /// Counts an attempt that came to nothing.

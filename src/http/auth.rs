@@ -1,11 +1,12 @@
 //! Who sends a request: the access token's session, with what its account may do.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Deref};
 
 use axum::http::request;
+use moka::sync::Cache;
 use projections::models::{accounts, sessions};
 use ruma::{
-    OwnedDeviceId, OwnedUserId,
+    OwnedUserId,
     api::{
         auth_scheme::{
             AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
@@ -13,29 +14,28 @@ use ruma::{
         error::ErrorKind,
     },
 };
-use schemas::{Origin, facts::UserKind};
+use schemas::facts::UserKind;
 use sha2::{Digest, Sha256};
 
 use super::{App, listen::Peer, reply::ApiError};
+use crate::commands::Sender;
 
-/// A user of this server, logged in on a device.
+/// A user of this server, logged in on a device, and what their account is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
-    /// Who.
-    pub user: OwnedUserId,
-    /// On which device.
-    pub device: OwnedDeviceId,
+    /// Who, on which device: what commands ask for.
+    pub sender: Sender,
     /// Administers the server.
     pub admin: bool,
     /// Has no account of their own (client-server API, "Guest access").
     pub guest: bool,
 }
 
-impl Session {
-    /// The origin of what they cause.
-    #[must_use]
-    pub fn origin(&self) -> Origin {
-        Origin::User { user: self.user.to_string(), device: Some(self.device.to_string()) }
+impl Deref for Session {
+    type Target = Sender;
+
+    fn deref(&self) -> &Sender {
+        &self.sender
     }
 }
 
@@ -63,33 +63,33 @@ pub trait Identify: AuthScheme {
     /// What handlers get.
     type Who: Send;
 
-    /// Finds the sender of a request to a route (the template of its path).
+    /// Finds the sender of a request that comes from an address to a route (the template of its path).
     ///
     /// # Errors
     /// When the token is not good for this, or the store fails.
-    fn identify(app: &App, token: Self::Output, route: &str) -> Result<Self::Who, ApiError>;
+    fn identify(app: &App, token: Self::Output, route: &str, from: IpAddr) -> Result<Self::Who, ApiError>;
 }
 
 impl Identify for AccessToken {
     type Who = Session;
 
-    fn identify(app: &App, token: String, route: &str) -> Result<Session, ApiError> {
-        session(app, &token, route)
+    fn identify(app: &App, token: String, route: &str, from: IpAddr) -> Result<Session, ApiError> {
+        session(app, &token, route, from)
     }
 }
 
 impl Identify for AccessTokenOptional {
     type Who = MaybeSession;
 
-    fn identify(app: &App, token: Option<String>, route: &str) -> Result<MaybeSession, ApiError> {
-        Ok(MaybeSession(token.map(|token| session(app, &token, route)).transpose()))
+    fn identify(app: &App, token: Option<String>, route: &str, from: IpAddr) -> Result<MaybeSession, ApiError> {
+        Ok(MaybeSession(token.map(|token| session(app, &token, route, from)).transpose()))
     }
 }
 
 impl Identify for AppserviceTokenOptional {
     type Who = ();
 
-    fn identify(_: &App, _: Option<String>, _: &str) -> Result<(), ApiError> {
+    fn identify(_: &App, _: Option<String>, _: &str, _: IpAddr) -> Result<(), ApiError> {
         Ok(())
     }
 }
@@ -97,7 +97,7 @@ impl Identify for AppserviceTokenOptional {
 impl Identify for NoAccessToken {
     type Who = ();
 
-    fn identify(_: &App, (): (), _: &str) -> Result<(), ApiError> {
+    fn identify(_: &App, (): (), _: &str, _: IpAddr) -> Result<(), ApiError> {
         Ok(())
     }
 }
@@ -105,7 +105,7 @@ impl Identify for NoAccessToken {
 impl Identify for NoAuthentication {
     type Who = ();
 
-    fn identify(_: &App, (): (), _: &str) -> Result<(), ApiError> {
+    fn identify(_: &App, (): (), _: &str, _: IpAddr) -> Result<(), ApiError> {
         Ok(())
     }
 }
@@ -122,7 +122,7 @@ pub fn sha256(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-fn session(app: &App, token: &str, route: &str) -> Result<Session, ApiError> {
+fn session(app: &App, token: &str, route: &str, address: IpAddr) -> Result<Session, ApiError> {
     let unknown = || ApiError::unknown_token(false, "this access token is not known; log in again");
     let view = app.view()?;
     let access = sessions::access(&view, &sha256(token))?.ok_or_else(unknown)?;
@@ -138,7 +138,33 @@ fn session(app: &App, token: &str, route: &str) -> Result<Session, ApiError> {
         return Err(ApiError::new(ErrorKind::GuestAccessForbidden, "guests can't do this; register an account"));
     }
     let user = OwnedUserId::try_from(access.user).map_err(|error| ApiError::internal(&error))?;
-    Ok(Session { user, device: access.device.into(), admin: account.admin, guest })
+    let sender = Sender { user, device: access.device.into() };
+    app.seen.note(&sender, address, app.clock.now_ms());
+    Ok(Session { sender, admin: account.admin, guest })
+}
+
+/// When devices were last seen, and from where: known to this node alone, and until it stops.
+pub struct Seen(Cache<Sender, (u64, IpAddr)>);
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(100_000).build())
+    }
+}
+
+impl Seen {
+    /// A device shows up. To the minute is good enough.
+    fn note(&self, sender: &Sender, address: IpAddr, now_ms: u64) {
+        if self.0.get(sender).is_none_or(|(ms, from)| from != address || ms + 60_000 <= now_ms) {
+            self.0.insert(sender.clone(), (now_ms, address));
+        }
+    }
+
+    /// When, in milliseconds since the Unix epoch, and from where a device was last seen.
+    #[must_use]
+    pub fn last(&self, sender: &Sender) -> Option<(u64, IpAddr)> {
+        self.0.get(sender)
+    }
 }
 
 /// What guests may use, after the path's version (client-server API, "Guest access").

@@ -61,7 +61,7 @@ where
     pub fn once(&self, txn: &TransactionId) -> commands::Request {
         let (user, device) = (self.who.user.as_str(), self.who.device.as_str());
         let id = RecordId::of_request(user, device, R::METHOD.as_str(), self.uri.path(), txn.as_str());
-        commands::Request { origin: self.who.origin(), id: Some(id) }
+        commands::Request { id: Some(id), ..(&self.who.sender).into() }
     }
 }
 
@@ -86,7 +86,7 @@ where
             let error: Box<dyn Error + Send + Sync> = error.into();
             auth::missing_token(error.to_string())
         })?;
-        let who = R::Authentication::identify(app, token, route.as_ref().map_or("", MatchedPath::as_str))?;
+        let who = R::Authentication::identify(app, token, route.as_ref().map_or("", MatchedPath::as_str), address)?;
         let limit = body_limit(app, head.uri().path());
         let raw = read_body(body, head.headers(), limit).await?;
         check_nesting(&raw)?;

@@ -61,6 +61,8 @@ pub struct Parts {
     pub commands: Commands,
     /// Typing and presence.
     pub ephemeral: Arc<Ephemeral>,
+    /// When devices were last seen.
+    pub seen: auth::Seen,
     /// How often something may be done.
     pub limits: limit::Limits,
     /// User-interactive authentications under way.
