@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use projections::Entry;
 use schemas::Lsn;
 
 use super::{EntryStream, LogReader, ReadError};
@@ -16,13 +17,7 @@ pub(super) fn follow(log: Arc<dyn LogReader>, from: Lsn) -> EntryStream {
         let mut next = from.max(Lsn::FIRST);
         loop {
             while next <= *tail.borrow_and_update() {
-                let reader = Arc::clone(&log);
-                let read = tokio::task::spawn_blocking(move || reader.read(next, BATCH_RECORDS, BATCH_BYTES));
-                let entries = read.await.map_err(|error| ReadError::Backend(error.to_string()))??;
-                if entries.is_empty() {
-                    Err(ReadError::Damaged { lsn: next, why: "it is missing although the log goes on after it".into() })?;
-                }
-                for entry in entries {
+                for entry in batch(Arc::clone(&log), next).await? {
                     next = entry.lsn.next();
                     yield entry;
                 }
@@ -32,4 +27,14 @@ pub(super) fn follow(log: Arc<dyn LogReader>, from: Lsn) -> EntryStream {
             }
         }
     })
+}
+
+/// Reads from a position that is not beyond the tail, so that there is something.
+pub(super) async fn batch(log: Arc<dyn LogReader>, from: Lsn) -> Result<Vec<Entry>, ReadError> {
+    let read = tokio::task::spawn_blocking(move || log.read(from, BATCH_RECORDS, BATCH_BYTES));
+    let entries = read.await.map_err(|error| ReadError::Backend(error.to_string()))??;
+    if entries.is_empty() {
+        return Err(ReadError::Damaged { lsn: from, why: "it is missing, although the log goes on".into() });
+    }
+    Ok(entries)
 }

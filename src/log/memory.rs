@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use projections::Entry;
-use schemas::{Chain, LogTime, Lsn};
+use schemas::Lsn;
 use tokio::sync::{oneshot, watch};
 
-use super::{AppendError, EntryStream, Log, LogReader, ReadError, Receipt, Stamp, follow::follow, refused};
+use super::{AppendError, EntryStream, Log, LogReader, Note, ReadError, Receipt, Stamp, follow::follow, refused};
 
 /// See the module.
 #[derive(Debug)]
@@ -27,8 +27,7 @@ struct State {
 #[derive(Debug)]
 struct Row {
     entry: Entry,
-    time: LogTime,
-    chain: Chain,
+    note: Note,
 }
 
 impl Default for MemoryLog {
@@ -86,19 +85,21 @@ impl LogReader for MemoryLog {
     }
 
     fn watch_tail(&self) -> watch::Receiver<Lsn> {
-        self.tail.clone()
+        let mut tail = self.tail.clone();
+        tail.mark_unchanged();
+        tail
     }
 
     fn at_time(&self, ms: u64) -> Result<Lsn, ReadError> {
         let state = self.state();
-        let later = state.rows.partition_point(|row| row.time.ms <= ms);
+        let later = state.rows.partition_point(|row| row.note.time.ms <= ms);
         Ok(later.checked_sub(1).map_or(Lsn::ZERO, |last| state.rows[last].entry.lsn))
     }
 
-    fn chain_at(&self, lsn: Lsn) -> Result<Option<Chain>, ReadError> {
+    fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
         let state = self.state();
         let row = state.rows.get(state.place(lsn)).filter(|row| row.entry.lsn == lsn);
-        Ok(row.map(|row| row.chain))
+        Ok(row.map(|row| row.note))
     }
 }
 
@@ -113,17 +114,17 @@ impl Log for MemoryLog {
             return refused(records.len(), &AppendError::Closed);
         };
         let mut receipts = Vec::with_capacity(records.len());
-        for (bytes, Stamp { at_ms, opens }) in records.into_iter().zip(stamps) {
-            let (lsn, time, chain) = match rows.last() {
-                Some(row) => (Lsn(row.entry.lsn.0 + self.stride), row.time, row.chain),
-                None => (Lsn::FIRST, LogTime::default(), Chain::default()),
+        for (bytes, stamp) in records.into_iter().zip(stamps) {
+            let (lsn, before) = match rows.last() {
+                Some(row) => (Lsn(row.entry.lsn.0 + self.stride), row.note),
+                None => (Lsn::FIRST, Note::default()),
             };
             let (sender, receipt) = oneshot::channel();
             // The receiver is in scope, so that sending can't fail.
             let _ = sender.send(Ok(lsn));
             receipts.push(receipt);
-            let (time, chain) = (time.advance_by(at_ms, opens), chain.extend(lsn, &bytes));
-            rows.push(Row { entry: Entry { lsn, bytes: bytes.as_ref().into() }, time, chain });
+            let note = before.next(lsn, &bytes, stamp);
+            rows.push(Row { entry: Entry { lsn, bytes: bytes.as_ref().into() }, note });
         }
         if let Some(row) = rows.last() {
             tail.send_replace(row.entry.lsn);
@@ -134,4 +135,28 @@ impl Log for MemoryLog {
     fn close(&self) {
         self.state().tail = None;
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::conformance::{Backend, conformance};
+
+    struct Memory<const STRIDE: u64>(Arc<MemoryLog>);
+
+    impl<const STRIDE: u64> Backend for Memory<STRIDE> {
+        const REOPENS: bool = false;
+        const SEVERAL_HANDLES: bool = true;
+
+        fn fresh() -> Self {
+            Self(Arc::new(MemoryLog::with_stride(STRIDE)))
+        }
+
+        fn open(&self) -> Arc<dyn Log> {
+            Arc::clone(&self.0) as Arc<dyn Log>
+        }
+    }
+
+    conformance!(dense, super::Memory<1>);
+    conformance!(with_gaps, super::Memory<3>);
 }

@@ -19,8 +19,13 @@
 //!   before anything is written.
 //! - **Time.** [`LogReader::at_time`] goes by log time ([`schemas::LogTime`]), which every backend derives alike.
 
+pub mod embedded;
 mod follow;
 pub mod memory;
+pub mod verify;
+
+#[cfg(test)]
+mod conformance;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -30,6 +35,7 @@ use projections::Entry;
 use schemas::{Chain, DecodeError, LogTime, Lsn, MAX_RECORD_BYTES, Record};
 use tokio::sync::{oneshot, watch};
 
+pub use embedded::{EmbeddedLog, EmbeddedOptions};
 pub use memory::MemoryLog;
 
 /// Why a record was not appended.
@@ -94,7 +100,7 @@ pub trait LogReader: Send + Sync + 'static {
     /// The last durable position; zero for an empty log.
     fn tail(&self) -> Lsn;
 
-    /// Changes whenever the tail does; its sender is gone once the log is closed.
+    /// Changes whenever the tail does from now on; its sender is gone once the log is closed.
     fn watch_tail(&self) -> watch::Receiver<Lsn>;
 
     /// The last record at or before this log time, in milliseconds since the Unix epoch; zero if all are later. Blocks
@@ -104,12 +110,28 @@ pub trait LogReader: Send + Sync + 'static {
     /// When the log can't be read.
     fn at_time(&self, ms: u64) -> Result<Lsn, ReadError>;
 
-    /// The hash chain's value after the record at a position, as it was when that was appended; none if there is no
-    /// record, or if the backend keeps no chain of its own. Blocks on disk.
+    /// What was noted with the record at a position when it was appended; none if there is no record, or if the backend
+    /// takes no notes. Blocks on disk.
     ///
     /// # Errors
     /// When the log can't be read.
-    fn chain_at(&self, lsn: Lsn) -> Result<Option<Chain>, ReadError>;
+    fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError>;
+}
+
+/// What a backend may note with a record, so that neither needs a scan, and an altered record shows by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    /// The hash chain's value after the record.
+    pub chain: Chain,
+    /// Log time at the record.
+    pub time: LogTime,
+}
+
+impl Note {
+    /// The note for a record, given that for the record before it.
+    fn next(self, lsn: Lsn, bytes: &[u8], stamp: Stamp) -> Self {
+        Self { chain: self.chain.extend(lsn, bytes), time: self.time.advance_by(stamp.at_ms, stamp.opens) }
+    }
 }
 
 /// An append-only, totally ordered sequence of records. See the module for the contract.

@@ -1,0 +1,210 @@
+//! The log in a RocksDB of its own: the default, which needs no other process.
+//!
+//! One thread writes ([`writer`]): many callers share one sync. Keys are big-endian Lsns, dense from 1; a value is a
+//! [`frame`]. A start checks before it touches anything ([`recovery`]) that the database still has what was
+//! acknowledged ([`mark`]). After a failed write, such as on a full disk, nothing has changed; reading goes on, and
+//! writing does as soon as it can.
+
+mod frame;
+mod mark;
+mod queue;
+mod reader;
+mod recovery;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use projections::Entry;
+use schemas::Lsn;
+use tokio::sync::watch;
+
+use self::{
+    mark::Mark,
+    queue::{Limit, Queue},
+    store::Slot,
+    writer::{Disk, RealDisk, Writer},
+};
+pub use self::{reader::EmbeddedReader, recovery::OpenError};
+use super::{EntryStream, Log, LogReader, Note, ReadError, Receipt, Stamp, follow::follow, refused};
+
+/// How an embedded log works. The defaults suit a server.
+#[derive(Clone)]
+pub struct EmbeddedOptions {
+    /// Added to every sync, to stand for a slower disk.
+    pub sync_delay: Duration,
+    /// So many records may wait to be written; beyond that, appends are refused.
+    pub queue_records: usize,
+    /// So many bytes of records may wait.
+    pub queue_bytes: usize,
+    /// One sync takes no more records than this (but at least one call's).
+    pub batch_records: usize,
+    /// One sync takes no more bytes than this (but at least one call's).
+    pub batch_bytes: usize,
+    /// After a failed write, appends are refused at once for so long before the disk is tried again.
+    pub retry_after: Duration,
+    /// Is told what happens.
+    pub observer: Arc<dyn Observer>,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self {
+            sync_delay: Duration::ZERO,
+            queue_records: 16_384,
+            queue_bytes: 64 << 20,
+            batch_records: 4_096,
+            batch_bytes: 8 << 20,
+            retry_after: Duration::from_secs(1),
+            observer: Arc::new(()),
+        }
+    }
+}
+
+/// What one sync made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Records.
+    pub records: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// How long the one that waited longest took from its append to its acknowledgement.
+    pub waited: Duration,
+}
+
+/// Is told what a log does, for metrics. Called in the writing thread: it must be quick.
+pub trait Observer: Send + Sync + 'static {
+    /// Records are durable.
+    fn committed(&self, committed: Committed);
+
+    /// So many records were refused because the log could not be written.
+    fn failed(&self, records: usize);
+}
+
+/// Not interested.
+impl Observer for () {
+    fn committed(&self, _: Committed) {}
+
+    fn failed(&self, _: usize) {}
+}
+
+/// See the module. Dropping it closes it.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    tail: watch::Receiver<Lsn>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the log and its writer share.
+struct Shared {
+    queue: Queue,
+    store: Slot,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in a folder, which is made if it is missing; an empty log waits for its `Genesis`. Blocks on disk.
+    ///
+    /// # Errors
+    /// When another process has it open, when it has lost or damaged records (nothing is changed then), or when the
+    /// folder can't be used.
+    pub fn create_or_open(folder: &Path, options: EmbeddedOptions) -> Result<Self, OpenError> {
+        let disk = RealDisk(options.sync_delay);
+        Self::open_on(folder, options, Box::new(disk))
+    }
+
+    /// Opens the reading half, also while another process writes. Blocks on disk.
+    ///
+    /// # Errors
+    /// When there is no log, or it can't be read.
+    pub fn open_read_only(folder: &Path) -> Result<EmbeddedReader, OpenError> {
+        EmbeddedReader::open(folder)
+    }
+
+    fn open_on(folder: &Path, options: EmbeddedOptions, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(folder).map_err(OpenError::folder(folder))?;
+        let locked = Mark::lock(folder).map_err(OpenError::folder(folder))?;
+        let mark = locked.ok_or_else(|| OpenError::Locked(folder.to_owned()))?;
+        let (db, last) = recovery::open(folder, &mark)?;
+        let limit = Limit { records: options.queue_records, bytes: options.queue_bytes };
+        let shared = Arc::new(Shared { queue: Queue::new(limit), store: Slot::new(db) });
+        let (sender, tail) = watch::channel(last.lsn);
+        let writer = Writer {
+            shared: Arc::clone(&shared),
+            folder: folder.to_owned(),
+            disk,
+            mark,
+            last,
+            tail: sender,
+            limit: Limit { records: options.batch_records, bytes: options.batch_bytes },
+            retry_after: options.retry_after,
+            observer: options.observer,
+            broken: None,
+        };
+        let thread = std::thread::Builder::new().name("log".into()).spawn(move || writer.run());
+        let thread = thread.map_err(OpenError::folder(folder))?;
+        Ok(Self { shared, tail, writer: Mutex::new(Some(thread)) })
+    }
+}
+
+impl LogReader for EmbeddedLog {
+    fn follow(self: Arc<Self>, from: Lsn) -> EntryStream {
+        follow(self, from)
+    }
+
+    fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        let tail = self.tail();
+        self.shared.store.with(|db| store::scan(db, from, tail, records, bytes))
+    }
+
+    fn tail(&self) -> Lsn {
+        *self.tail.borrow()
+    }
+
+    fn watch_tail(&self) -> watch::Receiver<Lsn> {
+        let mut tail = self.tail.clone();
+        tail.mark_unchanged();
+        tail
+    }
+
+    fn at_time(&self, ms: u64) -> Result<Lsn, ReadError> {
+        let tail = self.tail();
+        self.shared.store.with(|db| store::at_time(db, tail, ms))
+    }
+
+    fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
+        let tail = self.tail();
+        self.shared.store.with(|db| store::note(db, tail, lsn))
+    }
+}
+
+impl Log for EmbeddedLog {
+    fn append(&self, records: Vec<Bytes>) -> Vec<Receipt> {
+        match Stamp::all(&records) {
+            Ok(stamps) => self.shared.queue.push(records, stamps),
+            Err(error) => refused(records.len(), &error),
+        }
+    }
+
+    fn close(&self) {
+        self.shared.queue.close();
+        let thread = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the log's thread panicked");
+        }
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
