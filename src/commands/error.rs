@@ -40,6 +40,19 @@ impl Refusal {
         Self::new(ErrorKind::BadJson, message)
     }
 
+    /// A code of the specification for which ruma has no name.
+    #[must_use]
+    pub fn coded(code: &str, message: impl Into<String>) -> Self {
+        let kind = serde_json::from_value(serde_json::json!({ "errcode": code }));
+        Self::new(kind.unwrap_or(ErrorKind::InvalidParam), message)
+    }
+
+    /// `M_INVALID_SIGNATURE`.
+    #[must_use]
+    pub fn invalid_signature(message: impl Into<String>) -> Self {
+        Self::coded("M_INVALID_SIGNATURE", message)
+    }
+
     /// `M_TOO_LARGE`.
     #[must_use]
     pub fn too_large(message: impl Into<String>) -> Self {

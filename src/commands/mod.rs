@@ -4,11 +4,18 @@
 //! something else in between, the record is void and the decision is made again. [`Commands::execute`] does this for
 //! everything that is not a room's; rooms have their [`lane`]s.
 
+pub mod account_data;
+pub mod content;
+pub mod devices;
 mod error;
 mod genesis;
 pub mod guards;
+pub mod keys;
 pub mod lane;
+pub mod profiles;
+pub mod push_rules;
 mod stamp;
+pub mod to_device;
 
 use std::{sync::Arc, time::Duration};
 

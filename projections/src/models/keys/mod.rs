@@ -2,7 +2,7 @@
 //! ([`cross_signing`]), one-time and fallback keys ([`one_time`]); and who changed theirs, and when.
 //!
 //! What are the keys of this user's devices, with the signatures that the asker may see? Who changed keys since? How
-//! many one-time keys has a device left? Which key did a claim get?
+//! many one-time keys has a device left, and which? Which key did a claim get?
 //!
 //! | Table | Rows |
 //! |---|---|
@@ -34,7 +34,7 @@ use schemas::{
 
 pub use self::{
     cross_signing::{CrossSigning, cross_signing, public_part},
-    one_time::{Claimed, claimed, counts, unused_fallback_types},
+    one_time::{Claimed, claimed, counts, fallback_key, one_time_key, unused_fallback_types},
 };
 use super::devices;
 use crate::{

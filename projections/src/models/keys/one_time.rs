@@ -172,6 +172,30 @@ pub fn counts(read: &dyn Read, user: &str, device: &str) -> Result<BTreeMap<Stri
     Ok(row(read, COUNTS, key(user, device))?.unwrap_or_default())
 }
 
+/// A one-time key that is still to be given away, by its id.
+///
+/// # Errors
+/// When the store fails.
+pub fn one_time_key(read: &dyn Read, user: &str, device: &str, id: &str) -> Result<Option<Json>, StoreError> {
+    let device = key(user, device);
+    let Some(uploaded) = row::<Lsn>(read, IDS, device.clone().str(id))? else { return Ok(None) };
+    row(read, ONE_TIME, device.str(algorithm(id)).lsn(uploaded).str(id))
+}
+
+/// A device's fallback key for an algorithm, with its id.
+///
+/// # Errors
+/// When the store fails.
+pub fn fallback_key(
+    read: &dyn Read,
+    user: &str,
+    device: &str,
+    algorithm: &str,
+) -> Result<Option<(String, Json)>, StoreError> {
+    let fallback: Option<Fallback> = row(read, FALLBACK, key(user, device).str(algorithm))?;
+    Ok(fallback.map(|fallback| (fallback.id, fallback.key)))
+}
+
 /// Algorithms for which a device has a fallback key that nobody got yet.
 ///
 /// # Errors

@@ -70,9 +70,15 @@ fn each_one_time_key_is_given_away_once_and_then_the_fallback_key() {
     world.apply([one_time(&["c:A", "c:0"])]);
     assert_eq!(phone_counts(&world), [("c".into(), 3), ("d".into(), 1)]);
     assert_eq!(unused_fallback_types(&world.view(), ALICE, "PHONE").unwrap(), ["c"]);
+    let key = |world: &World, id| one_time_key(&world.view(), ALICE, "PHONE", id).unwrap();
+    assert_eq!(key(&world, "c:A"), Some(json(&json!("key of c:A"))));
+    assert_eq!(key(&world, "c:F"), None);
+    let fallback_id = |algorithm| fallback_key(&world.view(), ALICE, "PHONE", algorithm).unwrap().map(|(id, _)| id);
+    assert_eq!((fallback_id("c"), fallback_id("d")), (Some("c:F".into()), None));
 
     let ids = |ids: &[&str]| ids.iter().map(|id| Some((*id).to_owned())).collect::<Vec<_>>();
     assert_eq!(claim(&mut world, &["c", "c"]), ids(&["c:A", "c:B"]));
+    assert_eq!(key(&world, "c:A"), None);
     assert_eq!(phone_counts(&world), [("c".into(), 1), ("d".into(), 1)]);
     assert_eq!(claim(&mut world, &["c", "c", "c"]), ids(&["c:0", "c:F", "c:F"]));
     assert_eq!(unused_fallback_types(&world.view(), ALICE, "PHONE").unwrap(), [""; 0]);
