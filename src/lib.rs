@@ -10,6 +10,9 @@ pub mod telemetry;
 
 pub mod log;
 
+pub mod keys;
+pub mod rooms;
+
 pub mod fold;
 
 pub mod commands;

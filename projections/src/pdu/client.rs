@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::pdu::{split, testing::any_content};
 
-    fn whole(fields: Value) -> CanonicalJsonObject {
+    fn whole(fields: &Value) -> CanonicalJsonObject {
         let mut event = json!({
             "auth_events": [], "content": {}, "depth": 3, "hashes": {"sha256": "x"}, "origin_server_ts": 12,
             "prev_events": ["$p"], "room_id": "!r:x", "sender": "@a:x", "signatures": {"x": {}}, "type": "m.room.message",
@@ -175,23 +175,23 @@ mod tests {
 
     #[test]
     fn shows_what_clients_need_and_nothing_else() {
-        let message = whole(json!({"content": {"body": "Hi"}}));
+        let message = whole(&json!({"content": {"body": "Hi"}}));
         assert_eq!(
             shown(&message, &RoomVersionRules::V12, None, true),
             json!({"content": {"body": "Hi"}, "event_id": "$e", "origin_server_ts": 12, "sender": "@a:x", "type": "m.room.message"})
         );
         let redacted = shown(&message, &RoomVersionRules::V12, None, false);
         assert_eq!(redacted["content"], json!({}));
-        let topic = whole(json!({"content": {"topic": "T"}, "state_key": "", "type": "m.room.topic"}));
+        let topic = whole(&json!({"content": {"topic": "T"}, "state_key": "", "type": "m.room.topic"}));
         assert_eq!(shown(&topic, &RoomVersionRules::V12, None, true)["state_key"], "");
     }
 
     #[test]
     fn a_redaction_names_its_target_in_both_places() {
         let old =
-            whole(json!({"type": "m.room.redaction", "redacts": "$t", "content": {"reason": "r", "redacts": "$lie"}}));
+            whole(&json!({"type": "m.room.redaction", "redacts": "$t", "content": {"reason": "r", "redacts": "$lie"}}));
         let new =
-            whole(json!({"type": "m.room.redaction", "redacts": "$lie", "content": {"reason": "r", "redacts": "$t"}}));
+            whole(&json!({"type": "m.room.redaction", "redacts": "$lie", "content": {"reason": "r", "redacts": "$t"}}));
         for (event, rules) in [(&old, &RoomVersionRules::V10), (&new, &RoomVersionRules::V11)] {
             let seen = shown(event, rules, Some("$t"), true);
             assert_eq!(seen["redacts"], "$t");
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn room_id_and_unsigned_are_appended() {
-        let (skeleton, rest) = split(&whole(json!({})), &RoomVersionRules::V12.redaction).unwrap();
+        let (skeleton, rest) = split(&whole(&json!({})), &RoomVersionRules::V12.redaction).unwrap();
         assert_eq!(rest, None);
         let mut text = event("$e", Halves { skeleton: skeleton.as_bytes(), rest: None }, None).unwrap();
         append_room_id(&mut text, "!a\"b:x");
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn stripped_state_has_four_fields() {
-        let name = whole(json!({"content": {"name": "N"}, "state_key": "", "type": "m.room.name"}));
+        let name = whole(&json!({"content": {"name": "N"}, "state_key": "", "type": "m.room.name"}));
         let (skeleton, rest) = split(&name, &RoomVersionRules::V12.redaction).unwrap();
         let halves = Halves { skeleton: skeleton.as_bytes(), rest: rest.as_deref().map(str::as_bytes) };
         assert_eq!(
@@ -230,7 +230,7 @@ mod tests {
     proptest! {
         #[test]
         fn content_is_shown_as_it_is((event_type, content) in any_content()) {
-            let event = whole(json!({"type": event_type, "content": content}));
+            let event = whole(&json!({"type": event_type, "content": content}));
             for rules in crate::pdu::testing::ALL_RULES {
                 let seen = shown(&event, rules, None, true);
                 prop_assert_eq!(&seen["content"], &Value::from(event["content"].clone()));

@@ -53,6 +53,7 @@ struct Inner {
     names_room: bool,
     sender: OwnedUserId,
     origin_server_ts: MilliSecondsSinceUnixEpoch,
+    kind: Box<str>,
     event_type: TimelineEventType,
     state_key: Option<String>,
     content: Box<RawValue>,
@@ -118,6 +119,7 @@ impl Pdu {
             names_room,
             sender: skeleton.sender,
             origin_server_ts: skeleton.origin_server_ts,
+            kind: skeleton.event_type.into(),
             event_type,
             state_key: skeleton.state_key,
             content,
@@ -169,7 +171,13 @@ impl Pdu {
         self.inner.origin_server_ts
     }
 
-    /// Its type.
+    /// Its type, to the letter.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.inner.kind
+    }
+
+    /// Its type, for comparing: ruma reads a few unstable names as the stable ones that came of them.
     #[must_use]
     pub fn event_type(&self) -> &TimelineEventType {
         &self.inner.event_type
@@ -229,6 +237,13 @@ impl Pdu {
     }
 }
 
+/// Whether a redaction takes effect on an event of its room (room version 3 and later, "Handling redactions"): its sender
+/// may redact anybody's events, or is of the author's server.
+#[must_use]
+pub fn redaction_applies(may_redact_any: bool, sender: &UserId, author: &UserId) -> bool {
+    may_redact_any || sender.server_name() == author.server_name()
+}
+
 /// From room version 12 on, the id of a room is that of its create event under another sigil.
 fn room_id_of_create(id: &EventId) -> Result<OwnedRoomId, PduError> {
     let hash = id.as_str().strip_prefix('$').unwrap_or_default();
@@ -237,8 +252,8 @@ fn room_id_of_create(id: &EventId) -> Result<OwnedRoomId, PduError> {
 
 impl fmt::Debug for Pdu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { id, event_type, state_key, sender, content, .. } = &*self.inner;
-        write!(f, "{id} {event_type} {state_key:?} by {sender}: {content}")
+        let Inner { id, kind, state_key, sender, content, .. } = &*self.inner;
+        write!(f, "{id} {kind} {state_key:?} by {sender}: {content}")
     }
 }
 
@@ -299,7 +314,7 @@ mod tests {
     use super::*;
     use crate::pdu::testing::{ALL_RULES, any_event};
 
-    fn pdu(fields: Value, rules: &RoomVersionRules) -> Result<Pdu, PduError> {
+    fn pdu(fields: &Value, rules: &RoomVersionRules) -> Result<Pdu, PduError> {
         let mut event = json!({
             "auth_events": ["$a"], "content": {"body": "Hi"}, "depth": 3, "hashes": {}, "origin_server_ts": 12,
             "prev_events": ["$p"], "room_id": "!r:x", "sender": "@a:x", "signatures": {}, "type": "m.room.message",
@@ -314,9 +329,10 @@ mod tests {
 
     #[test]
     fn reads_every_field() {
-        let pdu = pdu(json!({"state_key": "k"}), &RoomVersionRules::V12).unwrap().rejected(true);
+        let pdu = pdu(&json!({"state_key": "k"}), &RoomVersionRules::V12).unwrap().rejected(true);
         assert_eq!((pdu.id().as_str(), pdu.room_id().as_str(), pdu.sender().as_str()), ("$e", "!r:x", "@a:x"));
-        assert_eq!((pdu.event_type(), pdu.state_key()), (&TimelineEventType::RoomMessage, Some("k")));
+        assert_eq!((pdu.kind(), pdu.state_key()), ("m.room.message", Some("k")));
+        assert_eq!(pdu.event_type(), &TimelineEventType::RoomMessage);
         assert_eq!((pdu.content().get(), pdu.depth()), (r#"{"body":"Hi"}"#, 3));
         assert_eq!((pdu.prev_events()[0].as_str(), pdu.auth_events()[0].as_str()), ("$p", "$a"));
         assert!(Event::rejected(&pdu) && !Event::rejected(&pdu.rejected(false)));
@@ -324,27 +340,35 @@ mod tests {
 
     #[test]
     fn a_create_event_without_room_makes_its_own() {
-        let create = pdu(json!({"type": "m.room.create", "state_key": "", "room_id": null}), &RoomVersionRules::V12);
+        let create = pdu(&json!({"type": "m.room.create", "state_key": "", "room_id": null}), &RoomVersionRules::V12);
         let create = create.unwrap();
         assert_eq!((create.room_id().as_str(), Event::room_id(&create)), ("!e", None));
-        assert!(pdu(json!({"room_id": null}), &RoomVersionRules::V12).is_err());
+        assert!(pdu(&json!({"room_id": null}), &RoomVersionRules::V12).is_err());
     }
 
     #[test]
     fn what_a_redaction_redacts_stands_where_its_version_says() {
         let fields = json!({"type": "m.room.redaction", "redacts": "$top", "content": {"redacts": "$content"}});
         for rules in ALL_RULES {
-            let redaction = match pdu(fields.clone(), rules) {
+            let redaction = match pdu(&fields, rules) {
                 Ok(pdu) => pdu.redacts(&rules.redaction).unwrap(),
                 Err(error) => panic!("{error}"),
             };
             let expected = if rules.redaction.content_field_redacts { "$content" } else { "$top" };
             assert_eq!(redaction, expected);
         }
-        let message = pdu(json!({"redacts": "$top"}), &RoomVersionRules::V6).unwrap();
+        let message = pdu(&json!({"redacts": "$top"}), &RoomVersionRules::V6).unwrap();
         assert_eq!(message.redacts(&RoomVersionRules::V6.redaction), None);
-        let odd = pdu(json!({"type": "m.room.redaction", "redacts": 5}), &RoomVersionRules::V6).unwrap();
+        let odd = pdu(&json!({"type": "m.room.redaction", "redacts": 5}), &RoomVersionRules::V6).unwrap();
         assert_eq!(odd.redacts(&RoomVersionRules::V6.redaction), None);
+    }
+
+    #[test]
+    fn a_type_is_kept_to_the_letter() {
+        let name = "org.matrix.call.sdp_stream_metadata_changed";
+        let pdu = pdu(&json!({"type": name}), &RoomVersionRules::V12).unwrap();
+        assert_eq!(pdu.kind(), name);
+        assert_ne!(pdu.event_type().to_string(), name, "ruma has no aliases any more: `kind` may go");
     }
 
     #[test]
@@ -364,7 +388,7 @@ mod tests {
             json!({"prev_events": [["$p", {"sha256": "x"}]]}),
             json!({"auth_events": "$a"}),
         ] {
-            assert!(pdu(fields.clone(), &RoomVersionRules::V12).is_err(), "{fields}");
+            assert!(pdu(&fields, &RoomVersionRules::V12).is_err(), "{fields}");
         }
     }
 

@@ -140,8 +140,8 @@ pub enum Visibility {
 pub struct Redaction {
     /// Event id of what is redacted.
     pub target: String,
-    /// The sender may redact anybody's events; else only events of their own server (room versions up to 2) or
-    /// their own events. Decided at the redaction's own state.
+    /// The sender may redact anybody's events; else only events of users of their own server. Decided at the redaction's
+    /// own state.
     pub may_redact_any: bool,
 }
 

@@ -1,0 +1,5 @@
+//! Signing keys.
+
+mod own;
+
+pub use own::{KeyError, OwnKey};

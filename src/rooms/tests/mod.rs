@@ -1,0 +1,6 @@
+mod auth;
+mod build;
+mod check;
+mod create;
+mod forks;
+mod power;
