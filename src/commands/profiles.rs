@@ -1,10 +1,10 @@
 //! Fields of users' profiles.
 
 use projections::{View, models::profiles};
+use ruma::api::error::ErrorKind;
 use schemas::{Draft, Json, facts::ProfileFieldSet};
 
 use super::{Commands, Decision, Error, Refusal, Sender, guards};
-use ruma::api::error::ErrorKind;
 
 /// The whole profile as JSON has fewer bytes than this (client-server API, "Profiles").
 const MAX_PROFILE_BYTES: usize = 64 * 1024;
@@ -26,6 +26,8 @@ pub const AVATAR_URL: &str = "avatar_url";
 /// `M_KEY_TOO_LARGE`, `M_PROFILE_TOO_LARGE`, `M_INVALID_PARAM`, and those of [`guards::active`].
 pub async fn set(commands: &Commands, sender: &Sender, field: &str, value: Option<Json>) -> Result<(), Error> {
     check_field(field)?;
+    // An empty name or avatar is how clients took theirs away before fields could be deleted.
+    let value = value.filter(|value| !matches!(field, DISPLAY_NAME | AVATAR_URL) || value.as_str() != r#""""#);
     if let Some(value) = &value {
         check_value(field, value)?;
     }

@@ -6,7 +6,7 @@ use axum::http::request;
 use moka::sync::Cache;
 use projections::models::{accounts, sessions};
 use ruma::{
-    OwnedUserId,
+    OwnedUserId, UserId,
     api::{
         auth_scheme::{
             AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken, NoAuthentication,
@@ -29,6 +29,16 @@ pub struct Session {
     pub admin: bool,
     /// Has no account of their own (client-server API, "Guest access").
     pub guest: bool,
+}
+
+impl Session {
+    /// Refuses what somebody asks in the name of another.
+    ///
+    /// # Errors
+    /// 403 `M_FORBIDDEN`.
+    pub fn must_be(&self, user: &UserId) -> Result<(), ApiError> {
+        if self.user == user { Ok(()) } else { Err(ApiError::forbidden(format!("only {user} can do this"))) }
+    }
 }
 
 impl Deref for Session {
@@ -182,7 +192,7 @@ const FOR_GUESTS: &[&str] = &[
     "/keys/upload",
     "/logout",
     "/logout/all",
-    "/profile/{user_id}/displayname",
+    "/profile/{user_id}/{field}",
     "/pushrules",
     "/pushrules/",
     "/rooms/{room_id}/context/{event_id}",

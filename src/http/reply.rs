@@ -9,14 +9,19 @@ use axum::{
 };
 use bytes::BytesMut;
 use projections::StoreError;
-use ruma::api::{
-    OutgoingResponse, OutgoingResponseExt,
-    client::uiaa::{UiaaInfo, UiaaResponse},
-    error::{
-        Error as MatrixError, ErrorBody, ErrorKind, LimitExceededErrorData, RetryAfter, StandardErrorBody,
-        UnknownTokenErrorData,
+use ruma::{
+    api::{
+        OutgoingResponse, OutgoingResponseExt,
+        client::uiaa::{UiaaInfo, UiaaResponse},
+        error::{
+            Error as MatrixError, ErrorBody, ErrorKind, LimitExceededErrorData, RetryAfter, StandardErrorBody,
+            UnknownTokenErrorData,
+        },
     },
+    serde::Raw,
 };
+
+use schemas::Json;
 
 use super::limit::Limited;
 use crate::commands;
@@ -181,6 +186,15 @@ pub fn respond<T: OutgoingResponse>(reply: T) -> Response {
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+/// Recorded JSON as part of a reply, as it is.
+///
+/// # Errors
+/// 500 for what is no JSON, which is never recorded.
+pub fn raw<T>(json: Json) -> Result<Raw<T>, ApiError> {
+    let text = String::from_utf8(json.0).map_err(|error| ApiError::internal(&error))?;
+    Raw::from_json_string(text).map_err(|error| ApiError::internal(&error))
 }
 
 impl From<commands::Refusal> for ApiError {

@@ -1,6 +1,12 @@
 //! The client-server API, a file a chapter.
 
+mod account_data;
 mod discovery;
+mod filled;
+mod keys;
+mod profiles;
+mod push_rules;
+mod to_device;
 
 use axum::Router;
 
@@ -9,4 +15,9 @@ use super::App;
 /// All of it.
 pub(super) fn routes() -> Router<App> {
     discovery::routes()
+        .merge(account_data::routes())
+        .merge(keys::routes())
+        .merge(profiles::routes())
+        .merge(push_rules::routes())
+        .merge(to_device::routes())
 }
