@@ -44,6 +44,9 @@ metrics! {
 
     log_append_seconds: Histogram = histogram(SECONDS), "From taking a record for appending until it is durable.";
     log_batch_records: Histogram = histogram(RECORDS), "Records that shared one sync of the log.";
+    log_records_total: IntCounter = IntCounter::new, "Records appended.";
+    log_bytes_total: IntCounter = IntCounter::new, "Bytes of the records appended.";
+    log_failed_records_total: IntCounter = IntCounter::new, "Records refused because the log could not be written.";
     log_tail_lsn: IntGauge = IntGauge::new, "The log's last durable position.";
 
     fold_lsn: IntGauge = IntGauge::new, "The position that the read models are at.";
@@ -92,8 +95,10 @@ pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// A number for a histogram.
+#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "a count of records is nowhere near 2^52")]
-const fn count(number: usize) -> f64 {
+pub const fn count(number: usize) -> f64 {
     number as f64
 }
 

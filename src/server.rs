@@ -20,7 +20,10 @@ use crate::{
     ephemeral::Ephemeral,
     fold::{self, Driver},
     http::{self, App, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
-    log::{Log, LogReader},
+    log::{
+        Log, LogReader,
+        embedded::{EmbeddedLog, EmbeddedOptions, Observer, OpenError},
+    },
     metrics::Metrics,
 };
 
@@ -47,6 +50,9 @@ impl Default for World {
 /// Why a server can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The log can't be opened.
+    #[error(transparent)]
+    Log(#[from] OpenError),
     /// The log is not this server's, or can't be used.
     #[error(transparent)]
     Founding(#[from] FoundingError),
@@ -172,9 +178,12 @@ fn io(what: impl ToString) -> impl FnOnce(std::io::Error) -> StartError {
     move |source| StartError::Io { what, source }
 }
 
-async fn open_log(config: &Config, _: &Arc<Metrics>) -> Result<Arc<dyn Log>, StartError> {
-    let _ = config;
-    Err(StartError::Internal("this build has no log but that of tests".into()))
+async fn open_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Log>, StartError> {
+    let folder = config.log_folder();
+    let observer: Arc<dyn Observer> = Arc::clone(metrics) as Arc<dyn Observer>;
+    let options = EmbeddedOptions { sync_delay: config.log.sync_delay, observer, ..EmbeddedOptions::default() };
+    let opened = tokio::task::spawn_blocking(move || EmbeddedLog::create_or_open(&folder, options));
+    Ok(Arc::new(opened.await.map_err(|error| StartError::Internal(error.to_string()))??))
 }
 
 async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {

@@ -3,9 +3,11 @@ use std::{fmt, str::FromStr};
 use schemas::{Lsn, Nid};
 use serde::{Deserialize, Serialize};
 
-/// Where an event stands in its room's one order, for /sync, /messages, /context and their tokens.
+/// Where an event stands in its room's one order, for /sync, /messages, /context and their tokens. As a token it is the
+/// point just before what stands there.
 ///
-/// A live event stands at the place of its fact on the log; history stands before its anchor.
+/// A live event stands at the place of its fact on the log; history stands before its anchor, so that no later live event
+/// ever comes before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
     anchor: Nid,
@@ -13,6 +15,8 @@ pub struct Position {
 }
 
 impl Position {
+    /// Before everything.
+    pub const START: Self = Self { anchor: Nid { lsn: Lsn::ZERO, index: 0 }, back: u32::MAX };
     /// The length of [`Position::to_bytes`].
     pub const LEN: usize = Nid::LEN + 4;
 
@@ -28,10 +32,21 @@ impl Position {
         Self { anchor: anchor.anchor, back: anchor.back.saturating_add(order) }
     }
 
-    /// After everything up to a record.
+    /// The point after everything up to a record, as a sync token names it.
     #[must_use]
     pub const fn after_record(lsn: Lsn) -> Self {
-        Self { anchor: Nid { lsn, index: u16::MAX }, back: 0 }
+        Self { anchor: Nid { lsn: lsn.next(), index: 0 }, back: u32::MAX }
+    }
+
+    /// The next point: just after what stands here.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        let Nid { lsn, index } = self.anchor;
+        match (self.back.checked_sub(1), index.checked_add(1)) {
+            (Some(back), _) => Self { anchor: self.anchor, back },
+            (None, Some(index)) => Self { anchor: Nid { lsn, index }, back: u32::MAX },
+            (None, None) => Self::after_record(lsn),
+        }
     }
 
     /// The record of the live event, or of the anchor.
@@ -55,12 +70,12 @@ impl Position {
         bytes
     }
 
-    /// The inverse of [`Position::to_bytes`].
+    /// The inverse of [`Position::to_bytes`], from the front of `bytes`.
     #[must_use]
     pub fn from_slice(bytes: &[u8]) -> Option<Self> {
-        let (anchor, back) = bytes.split_at_checked(Nid::LEN)?;
-        let back = u32::from_be_bytes(back.try_into().ok()?);
-        Some(Self { anchor: Nid::from_slice(anchor)?, back: u32::MAX - back })
+        let anchor = Nid::from_slice(bytes)?;
+        let back = bytes.get(Nid::LEN..Self::LEN)?.try_into().ok().map(u32::from_be_bytes)?;
+        Some(Self { anchor, back: u32::MAX - back })
     }
 }
 
@@ -117,6 +132,7 @@ mod tests {
             prop_assert_eq!(a.cmp(&b), a.to_bytes().cmp(&b.to_bytes()));
             prop_assert_eq!(Position::from_slice(&a.to_bytes()), Some(a));
             prop_assert_eq!(a.to_string().parse(), Ok(a));
+            prop_assert!(a < a.next() && (b <= a || a.next() <= b));
         }
 
         #[test]
@@ -127,8 +143,9 @@ mod tests {
     }
 
     fn any_position() -> impl Strategy<Value = Position> {
-        (0..4_u64, 0..3_u16, 0..3_u32)
-            .prop_map(|(lsn, index, back)| Position { anchor: Nid { lsn: Lsn(lsn), index }, back })
+        let index = prop_oneof![0..3_u16, Just(u16::MAX)];
+        let back = prop_oneof![0..3_u32, Just(u32::MAX)];
+        (0..4_u64, index, back).prop_map(|(lsn, index, back)| Position { anchor: Nid { lsn: Lsn(lsn), index }, back })
     }
 
     #[test]

@@ -205,6 +205,9 @@ fn fold_record(
             _ => {}
         }
         fold_fact(&mut at, fact, models, batch)?;
+        if let Fact::StateSet(set) = fact {
+            staging::forget_state(set, batch);
+        }
     }
     Ok(None)
 }

@@ -13,7 +13,9 @@
 //! | push_rules | What are this user's push rules? |
 //! | to_device | What waits for this device? |
 //! | events | Which event is this, what does it say, what was decided about it? Which version has a room? |
-//! | timeline | In which order do a room's events stand? What was there since? |
+//! | state | What is the state of this room, what was it before this event, or as of this Lsn? |
+//! | timeline | In which order do a room's events stand? What was there since? On what is the next one built? |
+//! | membership | Who is in this room, in which rooms is this user, how many are they, of which servers? |
 //! | receipts | How far has everybody read? What of that is new since? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
@@ -24,13 +26,18 @@ pub mod audit;
 pub mod devices;
 pub mod events;
 pub mod keys;
+pub mod membership;
 pub mod profiles;
 pub mod push_rules;
 pub mod receipts;
 pub mod sessions;
 pub mod staging;
+pub mod state;
 pub mod timeline;
 pub mod to_device;
+
+#[cfg(test)]
+mod tests;
 
 use crate::Projection;
 
@@ -80,7 +87,9 @@ models! {
     PushRules = push_rules,
     ToDevice = to_device,
     Events = events,
+    State = state,
     Timeline = timeline,
+    Membership = membership,
     Receipts = receipts,
     Audit = audit,
 }

@@ -28,7 +28,7 @@ fn fold(_: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError>
     match fact {
         Fact::EventBodies(part) if part.set.0.len() == 16 => batch.put(EVENTS, key(&part.set, part.n), part),
         Fact::StateSetPart(part) if part.set.0.len() == 16 => batch.put(STATES, key(&part.set, part.n), part),
-        // By now the events are in their own tables, and the state in its tree.
+        // By now the events are in their own tables.
         Fact::StagedEvents(staged) => batch.delete_prefix(EVENTS, &staged.set.0),
         _ => {}
     }
@@ -42,10 +42,14 @@ pub(crate) fn events(at: &At<'_>, staged: &StagedEvents, batch: &Batch<'_>) -> R
 }
 
 /// The entries of a staged state.
-#[expect(dead_code, reason = "the state model reads it")]
 pub(crate) fn state(at: &At<'_>, set: &StateSet, batch: &Batch<'_>) -> Result<Vec<StateChange>, FoldError> {
     let parts: Vec<StateSetPart> = parts(at, STATES, &set.set, set.count, &set.sha256, batch)?;
     Ok(parts.into_iter().flat_map(|part| part.entries).collect())
+}
+
+/// Forgets the parts of a staged state, once the state model has made a tree of them.
+pub(crate) fn forget_state(set: &StateSet, batch: &mut Batch<'_>) {
+    batch.delete_prefix(STATES, &set.set.0);
 }
 
 fn parts<T: serde::de::DeserializeOwned>(

@@ -1,105 +1,191 @@
-//! One order of the events in each room, for /sync and pagination.
+//! The order of every room's events, its ends, its gaps, and which rooms have news.
 //!
-//! What comes after or before this position? What did a room's last event stand at? In which rooms did something happen
-//! between two positions of the log? Which events has nobody built on yet?
+//! What happened in this room, forward or backward from here? After which events is the next one to be built? Where are
+//! events missing? Which rooms have news since this Lsn?
 //!
-//! Tables: 1 `room | position -> event nid`; 2 `room -> [Extremity]`; 3 `room -> position` of the last live event;
-//! 4 `position's lsn, index -> room`, over all rooms.
+//! Tables: 1 `room | position -> Item`; 2 `room -> [Extremity]`, the forward extremities; 3 `room | event id -> ()` and
+//! `room | event id | position -> ()`, events that one in the order refers to and that are not in the order themselves; 4
+//! `room | position | event id -> ()`, those of them that are missing or outliers, by who refers to them; 5 `lsn | room ->
+//! ()`, activity; 6 `room -> Last`.
 //!
-//! Only accepted events are here. Backfilled history has its place before an anchor, and is no activity.
+//! Events are in the order once they are accepted, live or history. A live one is activity, and so is a change of the
+//! current state.
 
-use schemas::{
-    Fact, Lsn, Nid,
-    facts::{EventPlaced, EventRestated, Placement, Verdict},
-};
+#[cfg(test)]
+mod tests;
+
+use schemas::{Fact, Lsn, Nid};
 use serde::{Deserialize, Serialize};
 
+use super::events::{self, Class, Effect, Head};
 use crate::{
-    At, Batch, FoldError, Model, Position, Projection, Range, StoreError,
-    keys::KeyBuf,
-    models::events::{self, Head},
-    read::{Read, Table, malformed_key, row},
+    At, Batch, FoldError, Model, Position, Projection, StoreError,
+    keys::{KeyBuf, KeyReader},
+    read::{Range, Read, Row, Table, decode, malformed_key, row, rows},
 };
 
 const ORDER: Table = Table { model: Model::Timeline, prefix: 1 };
 const EXTREMITIES: Table = Table { model: Model::Timeline, prefix: 2 };
-const LAST: Table = Table { model: Model::Timeline, prefix: 3 };
-const ACTIVITY: Table = Table { model: Model::Timeline, prefix: 4 };
+const REFERRED: Table = Table { model: Model::Timeline, prefix: 3 };
+const GAPS: Table = Table { model: Model::Timeline, prefix: 4 };
+const ACTIVITY: Table = Table { model: Model::Timeline, prefix: 5 };
+const LAST: Table = Table { model: Model::Timeline, prefix: 6 };
+
+/// Behind a new event, so many events that are not in the order are looked through for extremities it replaces.
+const HIDDEN_STEPS: usize = 64;
 
 /// This model's fold.
-pub const PROJECTION: Projection = Projection { model: Model::Timeline, version: 1, reads: &[Model::Events], fold };
+pub const PROJECTION: Projection =
+    Projection { model: Model::Timeline, version: 1, reads: &[Model::Staging, Model::Events], fold };
 
-/// An event that nobody has built on yet.
+/// An event in the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// The event.
+    pub event: Nid,
+    /// When it came, some event before it was missing: what is shown before it may not be what happened before it.
+    pub after_gap: bool,
+}
+
+/// An event that no other accepted live event refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extremity {
     /// The event.
-    pub nid: Nid,
-    /// Event id.
+    pub event: Nid,
+    /// Its id.
     pub id: String,
-    /// By its server's word.
+    /// Its depth.
     pub depth: u64,
 }
 
+/// A place in the order before which events are missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Where the event stands that refers to the missing one.
+    pub before: Position,
+    /// The missing event's id.
+    pub missing: String,
+}
+
+/// When something last happened in a room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Last {
+    /// The last record with activity.
+    pub activity: Lsn,
+    /// The last live event.
+    pub live: Option<Position>,
+}
+
 fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
-    match fact {
-        Fact::EventPlaced(f) => place(at, f, batch),
-        Fact::EventRestated(f) => restate(at, f, batch),
-        _ => Ok(()),
+    let Some(effect) = events::effect(at, fact, batch)? else { return Ok(()) };
+    let room = effect.head.room;
+    let appears = effect.placed.position.filter(|_| effect.appears());
+    if effect.placed.class != Class::Outlier {
+        let referred = settle_references(&effect, batch)?;
+        if let Some(position) = appears {
+            let after_gap = note_missing(&effect.head, position, batch)?;
+            batch.put(ORDER, order_key(room, position), &Item { event: effect.event, after_gap });
+            if position.is_live() {
+                advance(&effect, referred, batch)?;
+            }
+        }
     }
-}
-
-fn place(at: &At<'_>, fact: &EventPlaced, batch: &mut Batch<'_>) -> Result<(), FoldError> {
-    let (event, head) = events::known(at, &fact.id, batch)?;
-    let Some(position) = head.shown_at() else { return Ok(()) };
-    if !is_new(at, &fact.class, position, head.room, batch)? {
-        return Ok(());
-    }
-    insert(event, &head, position, batch);
-    if matches!(fact.class, Placement::Live) {
-        let mut extremities = extremities(batch, head.room)?;
-        extremities.retain(|extremity| !head.prev_events.contains(&extremity.id));
-        extremities.push(Extremity { nid: event, id: head.id.clone(), depth: head.depth });
-        batch.put(EXTREMITIES, head.room.to_bytes(), &extremities);
-    }
-    Ok(())
-}
-
-/// A soft-failed event that enters the state is shown from now on; others have built on it already.
-fn restate(at: &At<'_>, fact: &EventRestated, batch: &mut Batch<'_>) -> Result<(), FoldError> {
-    let (event, head) = events::known(at, &fact.id, batch)?;
-    if let (Some(position), Verdict::Accepted) = (head.shown_at(), fact.verdict)
-        && is_new(at, &fact.class, position, head.room, batch)?
-    {
-        insert(event, &head, position, batch);
+    let live = appears.filter(|position| position.is_live());
+    if live.is_some() || !effect.current.is_empty() {
+        let last = last(batch, room)?;
+        batch.put(LAST, room.to_bytes(), &Last { activity: at.lsn, live: live.or(last.live) });
+        batch.put(ACTIVITY, KeyBuf::new().lsn(at.lsn).nid(room), &());
+        batch.touch_room(room);
     }
     Ok(())
 }
 
-/// A placement that was there before is a no-op: the event then stands elsewhere, or here already.
-fn is_new(at: &At<'_>, class: &Placement, position: Position, room: Nid, batch: &Batch<'_>) -> Result<bool, FoldError> {
-    let fits = match class {
-        Placement::Live => position == Position::live(at.nid()),
-        Placement::History { .. } => !position.is_live(),
-        Placement::Outlier => false,
-    };
-    Ok(fits && batch.get(ORDER, key(room, position).as_ref())?.is_none())
-}
-
-fn insert(event: Nid, head: &Head, position: Position, batch: &mut Batch<'_>) {
-    batch.put_raw(ORDER, key(head.room, position), event.to_bytes().to_vec());
-    if position.is_live() {
-        batch.put(LAST, head.room.to_bytes(), &position);
-        let place = &position.to_bytes()[..Nid::LEN];
-        batch.put_raw(ACTIVITY, place, head.room.to_bytes().to_vec());
-        batch.touch_room(head.room);
-    }
-}
-
-fn key(room: Nid, position: Position) -> KeyBuf {
+fn order_key(room: Nid, position: Position) -> KeyBuf {
     KeyBuf::new().nid(room).raw(&position.to_bytes())
 }
 
-/// Events that nobody has built on yet, oldest first.
+fn referred_key(room: Nid, id: &str) -> KeyBuf {
+    KeyBuf::new().nid(room).str(id)
+}
+
+fn gap_key(room: Nid, position: Position, missing: &str) -> KeyBuf {
+    order_key(room, position).str(missing)
+}
+
+/// An event that others refer to is no longer missing. Says whether one in the order refers to it.
+fn settle_references(effect: &Effect<'_>, batch: &mut Batch<'_>) -> Result<bool, FoldError> {
+    let Effect { head, placed, .. } = effect;
+    let prefix = referred_key(head.room, &head.id);
+    // Most events come before what refers to them: to see that costs a look at one key.
+    if batch.get(REFERRED, prefix.as_ref())?.is_none() {
+        return Ok(false);
+    }
+    let start = prefix.as_ref().len();
+    let range = Range::prefix_from(prefix.as_ref(), &Position::START.to_bytes());
+    let referring = batch.scan(REFERRED, range).map(|row| {
+        let (key, _) = row?;
+        Position::from_slice(&key[start..]).ok_or_else(|| malformed_key(REFERRED))
+    });
+    for position in referring.collect::<Result<Vec<_>, StoreError>>()? {
+        batch.delete(GAPS, gap_key(head.room, position, &head.id));
+    }
+    if placed.is_shown() {
+        batch.delete_prefix(REFERRED, prefix);
+    }
+    Ok(true)
+}
+
+/// Notes which events before this one are not in the order. Says whether any is missing altogether.
+fn note_missing(head: &Head, position: Position, batch: &mut Batch<'_>) -> Result<bool, FoldError> {
+    let mut missing = false;
+    for id in &head.prev_events {
+        let placed = previous(head, id, batch)?.and_then(|previous| previous.placed);
+        if placed.is_some_and(|placed| placed.is_shown()) {
+            continue;
+        }
+        let key = referred_key(head.room, id);
+        batch.put(REFERRED, &key, &());
+        batch.put(REFERRED, key.raw(&position.to_bytes()), &());
+        if placed.is_none_or(|placed| placed.class == Class::Outlier) {
+            batch.put(GAPS, gap_key(head.room, position, id), &());
+            missing = true;
+        }
+    }
+    Ok(missing)
+}
+
+/// A previous event, if it is known and of the same room.
+fn previous(head: &Head, id: &str, batch: &Batch<'_>) -> Result<Option<Head>, StoreError> {
+    let previous = events::find(batch, id)?.map(|(_, previous)| previous);
+    Ok(previous.filter(|previous| previous.room == head.room))
+}
+
+/// A live event takes the place of the extremities that it follows, also of those behind hidden events.
+fn advance(effect: &Effect<'_>, referred: bool, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let room = effect.head.room;
+    let mut extremities = extremities(batch, room)?;
+    let mut hidden = vec![effect.head.clone()];
+    for _ in 0..HIDDEN_STEPS {
+        let Some(head) = hidden.pop() else { break };
+        for id in &head.prev_events {
+            let before = extremities.len();
+            extremities.retain(|extremity| extremity.id != *id);
+            if extremities.len() < before {
+                continue;
+            }
+            let previous = previous(&head, id, batch)?;
+            hidden.extend(previous.filter(|p| p.placed.is_some_and(|p| p.class == Class::Live && !p.is_shown())));
+        }
+    }
+    if !referred {
+        let Head { id, depth, .. } = &effect.head;
+        extremities.push(Extremity { event: effect.event, id: id.clone(), depth: *depth });
+    }
+    batch.put(EXTREMITIES, room.to_bytes(), &extremities);
+    Ok(())
+}
+
+/// The forward extremities of a room, oldest first: the next event is built on them.
 ///
 /// # Errors
 /// When the store fails.
@@ -107,60 +193,72 @@ pub fn extremities(read: &dyn Read, room: Nid) -> Result<Vec<Extremity>, StoreEr
     Ok(row(read, EXTREMITIES, room.to_bytes())?.unwrap_or_default())
 }
 
-/// Where a room's last live event stands.
-///
-/// # Errors
-/// When the store fails.
-pub fn last(read: &dyn Read, room: Nid) -> Result<Option<Position>, StoreError> {
-    row(read, LAST, room.to_bytes())
-}
-
-/// Events after a position and up to another (inclusive), oldest first.
+/// The events of a room from a position on, in order.
 pub fn forward(
     read: &dyn Read,
     room: Nid,
-    after: Option<Position>,
-    until: Option<Position>,
-) -> impl Iterator<Item = Result<(Position, Nid), StoreError>> + '_ {
-    page(read, room, after, until, false)
+    from: Position,
+) -> impl Iterator<Item = Result<(Position, Item), StoreError>> + '_ {
+    read.scan(ORDER, Range::prefix_from(&room.to_bytes(), &from.to_bytes())).map(item)
 }
 
-/// Events up to a position (inclusive) and after another, newest first.
+/// The events of a room before a position, from the last to the first.
 pub fn backward(
     read: &dyn Read,
     room: Nid,
-    until: Option<Position>,
-    after: Option<Position>,
-) -> impl Iterator<Item = Result<(Position, Nid), StoreError>> + '_ {
-    page(read, room, after, until, true)
+    before: Position,
+) -> impl Iterator<Item = Result<(Position, Item), StoreError>> + '_ {
+    read.scan(ORDER, Range::prefix_until(&room.to_bytes(), &before.to_bytes()).rev()).map(item)
 }
 
-fn page(
-    read: &dyn Read,
-    room: Nid,
-    after: Option<Position>,
-    until: Option<Position>,
-    reverse: bool,
-) -> impl Iterator<Item = Result<(Position, Nid), StoreError>> + '_ {
-    // A key with one more byte is the first one after it.
-    let next = |position: Position| Vec::from(key(room, position).u8(0));
-    let whole = Range::prefix(room.to_bytes());
-    let range = Range { from: after.map_or(whole.from, next), to: until.map(next).or(whole.to), reverse };
-    read.scan(ORDER, range).map(|row| {
-        let (key, event) = row?;
-        let position = key.get(Nid::LEN..).and_then(Position::from_slice);
-        position.zip(Nid::from_slice(&event)).ok_or_else(|| malformed_key(ORDER))
-    })
+fn item(row: Result<Row, StoreError>) -> Result<(Position, Item), StoreError> {
+    let (key, value) = row?;
+    let position = key.get(Nid::LEN..).and_then(Position::from_slice).ok_or_else(|| malformed_key(ORDER))?;
+    Ok((position, decode(ORDER, &value)?))
 }
 
-/// Rooms in which something was sent after one position of the log and up to another, in order; a room may come again.
+/// What stands at a position of a room.
+///
+/// # Errors
+/// When the store fails.
+pub fn item_at(read: &dyn Read, room: Nid, position: Position) -> Result<Option<Item>, StoreError> {
+    row(read, ORDER, order_key(room, position))
+}
+
+/// The gaps of a room from a position on, in order. A backfill starts from what refers to the missing events.
+pub fn gaps(read: &dyn Read, room: Nid, from: Position) -> impl Iterator<Item = Result<Gap, StoreError>> + '_ {
+    read.scan(GAPS, Range::prefix_from(&room.to_bytes(), &from.to_bytes())).map(gap)
+}
+
+/// The gaps of a room before a position, from the last to the first.
+pub fn gaps_before(read: &dyn Read, room: Nid, before: Position) -> impl Iterator<Item = Result<Gap, StoreError>> + '_ {
+    read.scan(GAPS, Range::prefix_until(&room.to_bytes(), &before.to_bytes()).rev()).map(gap)
+}
+
+fn gap(row: Result<Row, StoreError>) -> Result<Gap, StoreError> {
+    let (key, _) = row?;
+    let place = key.get(Nid::LEN..).and_then(|rest| rest.split_at_checked(Position::LEN));
+    let gap = place.and_then(|(position, id)| {
+        Some(Gap { before: Position::from_slice(position)?, missing: KeyReader::new(id).str()? })
+    });
+    gap.ok_or_else(|| malformed_key(GAPS))
+}
+
+/// When something last happened in a room.
+///
+/// # Errors
+/// When the store fails.
+pub fn last(read: &dyn Read, room: Nid) -> Result<Last, StoreError> {
+    Ok(row(read, LAST, room.to_bytes())?.unwrap_or_default())
+}
+
+/// Rooms in which something happened after one record and up to another, in the log's order; a room comes once for each
+/// record.
 pub fn activity(read: &dyn Read, after: Lsn, until: Lsn) -> impl Iterator<Item = Result<(Lsn, Nid), StoreError>> + '_ {
-    let range =
-        Range { from: after.next().to_bytes().to_vec(), to: Some(until.next().to_bytes().to_vec()), reverse: false };
-    read.scan(ACTIVITY, range).map(|row| {
-        let (place, room) = row?;
-        let place = Nid::from_slice(&place).ok_or_else(|| malformed_key(ACTIVITY))?;
-        let room = Nid::from_slice(&room).ok_or_else(|| malformed_key(ACTIVITY))?;
-        Ok((place.lsn, room))
+    let (from, to) = (after.next().to_bytes().to_vec(), until.next().to_bytes().to_vec());
+    rows::<()>(read, ACTIVITY, Range { from, to: Some(to), reverse: false }).map(|row| {
+        let (key, ()) = row?;
+        let mut parts = KeyReader::new(&key);
+        parts.lsn().zip(parts.nid()).ok_or_else(|| malformed_key(ACTIVITY))
     })
 }

@@ -36,6 +36,7 @@ use self::{
 };
 pub use self::{reader::EmbeddedReader, recovery::OpenError};
 use super::{EntryStream, Log, LogReader, Note, ReadError, Receipt, Stamp, follow::follow, refused};
+use crate::metrics::{Metrics, count};
 
 /// How an embedded log works. The defaults suit a server.
 #[derive(Clone)]
@@ -71,30 +72,43 @@ impl Default for EmbeddedOptions {
 }
 
 /// What one sync made durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     /// Records.
     pub records: usize,
     /// Their bytes.
     pub bytes: usize,
-    /// How long the one that waited longest took from its append to its acknowledgement.
-    pub waited: Duration,
+    /// How long each call took from its append until it was durable.
+    pub waits: Vec<Duration>,
 }
 
 /// Is told what a log does, for metrics. Called in the writing thread: it must be quick.
 pub trait Observer: Send + Sync + 'static {
-    /// Records are durable.
-    fn committed(&self, committed: Committed);
+    /// Records are durable, and are acknowledged next.
+    fn committed(&self, committed: &Committed);
 
-    /// So many records were refused because the log could not be written.
+    /// So many records are refused because the log could not be written.
     fn failed(&self, records: usize);
 }
 
 /// Not interested.
 impl Observer for () {
-    fn committed(&self, _: Committed) {}
+    fn committed(&self, _: &Committed) {}
 
     fn failed(&self, _: usize) {}
+}
+
+impl Observer for Metrics {
+    fn committed(&self, committed: &Committed) {
+        self.log_batch_records.observe(count(committed.records));
+        self.log_records_total.inc_by(committed.records as u64);
+        self.log_bytes_total.inc_by(committed.bytes as u64);
+        committed.waits.iter().for_each(|wait| self.log_append_seconds.observe(wait.as_secs_f64()));
+    }
+
+    fn failed(&self, records: usize) {
+        self.log_failed_records_total.inc_by(records as u64);
+    }
 }
 
 /// See the module. Dropping it closes it.

@@ -137,10 +137,10 @@ impl Writer {
             tracing::warn!(%error, "no note could be taken of what the log has acknowledged");
         }
         self.tail.send_replace(end.lsn);
-        self.observer.committed(Committed {
+        self.observer.committed(&Committed {
             records: groups.iter().map(|group| group.records.len()).sum(),
             bytes: groups.iter().map(|group| group.bytes).sum(),
-            waited: groups.first().map_or(Duration::ZERO, |longest| longest.since.elapsed()),
+            waits: groups.iter().map(|group| group.since.elapsed()).collect(),
         });
         for pending in groups.into_iter().flat_map(|group| group.records) {
             lsn = lsn.next();

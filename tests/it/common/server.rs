@@ -4,7 +4,7 @@ use everfold::{
     clock::{Clock, Random, SystemClock, SystemRandom},
     config::{Config, Sources},
     http::App,
-    log::{Log, memory::MemoryLog},
+    log::LogReader,
     server::{Server, World},
 };
 use projections::{Projector, Reader, Source, Store, StoreOptions, View, digest};
@@ -16,7 +16,6 @@ use super::Client;
 /// A server on a folder of its own, which goes with it.
 pub struct TestServer {
     server: Server,
-    log: Arc<dyn Log>,
     _folder: TempDir,
 }
 
@@ -41,12 +40,11 @@ impl TestServer {
         let usual = usual.iter().filter(|(key, _)| settings.iter().all(|(other, _)| key != other));
         let flags: Vec<_> = usual.chain(settings).map(|&(key, value)| (key, value.to_owned())).collect();
         let config = Config::load(Sources { flags: &flags, ..Sources::default() }).unwrap();
-        let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
         let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
             (Arc::new(SystemClock::default()), Arc::new(SystemRandom));
-        let world = World { clock, random, log: Some(Arc::clone(&log)) };
+        let world = World { clock, random, log: None };
         let server = Server::start(config, world).await.unwrap();
-        Self { server, log, _folder: folder }
+        Self { server, _folder: folder }
     }
 
     /// Somebody who is not logged in.
@@ -61,12 +59,12 @@ impl TestServer {
 
     /// Ends the test: whatever it did, folding its log again from the first record gives the same read models.
     pub async fn finish(self) {
-        check_replay(&self.app().view().unwrap(), &*self.log);
+        check_replay(&self.app().view().unwrap(), &*self.app().reader);
         self.server.stop().await;
     }
 }
 
-fn check_replay(live: &View, log: &dyn Log) {
+fn check_replay(live: &View, log: &dyn LogReader) {
     let folder = TempDir::new().unwrap();
     let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
     let mut projector = Projector::open(Arc::clone(&store)).unwrap();

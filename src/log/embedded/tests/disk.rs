@@ -71,8 +71,8 @@ fn refused(log: &EmbeddedLog, n: u64) -> String {
 struct Counts(Mutex<(Vec<Committed>, usize)>);
 
 impl Observer for Counts {
-    fn committed(&self, committed: Committed) {
-        self.0.lock().unwrap().0.push(committed);
+    fn committed(&self, committed: &Committed) {
+        self.0.lock().unwrap().0.push(committed.clone());
     }
 
     fn failed(&self, records: usize) {
@@ -104,6 +104,7 @@ fn a_failed_write_changes_nothing() {
         }
         let (committed, failed) = &*counts.0.lock().unwrap();
         assert_eq!((committed[0].records, committed[0].bytes, committed.len()), (5, bytes, 4));
+        assert!(committed.iter().all(|committed| committed.waits.len() == 1));
         assert_eq!(*failed, 27);
         drop(log);
         let log = open(folder.path());
@@ -164,6 +165,24 @@ fn a_full_queue_refuses() {
     }
     append(&log, (0..4).map(|n| record(n, 1, 50)).collect());
     assert_eq!(numbers(&log), [0, 1, 2, 3]);
+}
+
+#[test]
+fn many_callers_share_a_sync() {
+    let folder = TempDir::new().unwrap();
+    let counts = Arc::new(Counts::default());
+    let observer = Arc::clone(&counts) as Arc<dyn Observer>;
+    let options = EmbeddedOptions { sync_delay: Duration::from_millis(5), observer, ..EmbeddedOptions::default() };
+    let log = EmbeddedLog::create_or_open(folder.path(), options).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..32 {
+            let log = &log;
+            scope.spawn(move || (0..10).for_each(|n| drop(append(log, vec![record(writer * 10 + n, 1, 50)]))));
+        }
+    });
+    let (committed, _) = &*counts.0.lock().unwrap();
+    assert_eq!(committed.iter().map(|committed| committed.records).sum::<usize>(), 320);
+    assert!(committed.len() <= 40, "{} syncs for 320 appends", committed.len());
 }
 
 const CHILD: &str = "EVERFOLD_LOG_FULL_DISK";

@@ -1,0 +1,430 @@
+//! Who is in which room, both ways, as the rooms' current states have it.
+//!
+//! In which rooms is this user, and how? Who is in this room, in which order did they come, how many are they, of which
+//! servers? What changed for this user since this Lsn? Which is this server, and who is local?
+//!
+//! Tables: 1 `room | user -> Member`; 2 `user | membership | room -> Member`, rooms that the user has not forgotten;
+//! 3 `room | membership | since | user -> ()`, members in the order of their coming; 4 `room -> Counts`; 5 `room | server
+//! -> number of joined users`; 6 `room | user -> ()`, joined users of this server; 7 `user | lsn | room -> Change`, for users
+//! of this server; 8 `-> name of this server`.
+//!
+//! A message changes nothing here, and no change costs more in a larger room.
+
+#[cfg(test)]
+mod tests;
+
+use schemas::{
+    Fact, Lsn, Nid,
+    facts::{RoomForgotten, StateChange},
+};
+use serde::{Deserialize, Serialize};
+
+use super::events;
+use crate::{
+    At, Batch, FoldError, Model, Projection, StoreError,
+    keys::{KeyBuf, KeyReader},
+    read::{Range, Read, Table, malformed_key, row, rows},
+};
+
+const MEMBERS: Table = Table { model: Model::Membership, prefix: 1 };
+const ROOMS: Table = Table { model: Model::Membership, prefix: 2 };
+const ORDER: Table = Table { model: Model::Membership, prefix: 3 };
+const COUNTS: Table = Table { model: Model::Membership, prefix: 4 };
+const SERVERS: Table = Table { model: Model::Membership, prefix: 5 };
+const LOCAL: Table = Table { model: Model::Membership, prefix: 6 };
+const CHANGES: Table = Table { model: Model::Membership, prefix: 7 };
+const SERVER: Table = Table { model: Model::Membership, prefix: 8 };
+
+/// This model's fold.
+pub const PROJECTION: Projection =
+    Projection { model: Model::Membership, version: 1, reads: &[Model::Staging, Model::Events], fold };
+
+/// What a user is to a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Membership {
+    /// In it.
+    Join,
+    /// Invited.
+    Invite,
+    /// Asking to be let in.
+    Knock,
+    /// Not in it any more, or never was but turned away or withdrawn.
+    Leave,
+    /// Banned.
+    Ban,
+}
+
+impl Membership {
+    const ALL: [Self; 5] = [Self::Join, Self::Invite, Self::Knock, Self::Leave, Self::Ban];
+
+    /// As in the content of `m.room.member`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Invite => "invite",
+            Self::Knock => "knock",
+            Self::Leave => "leave",
+            Self::Ban => "ban",
+        }
+    }
+
+    /// The membership with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|membership| membership.name() == name)
+    }
+
+    /// Neither in the room nor on the way in: the room can be forgotten.
+    #[must_use]
+    pub const fn is_out(self) -> bool {
+        matches!(self, Self::Leave | Self::Ban)
+    }
+}
+
+/// A user's membership of a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// What it is.
+    pub membership: Membership,
+    /// The `m.room.member` event in the current state.
+    pub event: Nid,
+    /// The fact by which the membership became what it is: changes of profile leave it.
+    pub since: Nid,
+    /// What it was before.
+    pub previous: Option<Membership>,
+    /// The user left and has forgotten the room.
+    pub forgotten: bool,
+}
+
+/// How many members a room has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// In it.
+    pub joined: u64,
+    /// In it, of this server.
+    pub joined_local: u64,
+    /// Invited.
+    pub invited: u64,
+    /// Asking to be let in.
+    pub knocked: u64,
+    /// Left.
+    pub left: u64,
+    /// Banned.
+    pub banned: u64,
+    /// Users of this server who have anything to do with the room and have not forgotten it.
+    pub remembered: u64,
+}
+
+impl Counts {
+    fn change(&mut self, member: &Member, local: bool, by: i64) {
+        let count = match member.membership {
+            Membership::Join => &mut self.joined,
+            Membership::Invite => &mut self.invited,
+            Membership::Knock => &mut self.knocked,
+            Membership::Leave => &mut self.left,
+            Membership::Ban => &mut self.banned,
+        };
+        *count = count.saturating_add_signed(by);
+        if local && member.membership == Membership::Join {
+            self.joined_local = self.joined_local.saturating_add_signed(by);
+        }
+        if local && !member.forgotten {
+            self.remembered = self.remembered.saturating_add_signed(by);
+        }
+    }
+}
+
+/// How a local user's membership of a room changed with one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// What it was before the record.
+    pub from: Option<Membership>,
+    /// What it was after it; none where the state event was removed.
+    pub to: Option<Membership>,
+    /// The fact that made the change.
+    pub by: Nid,
+}
+
+/// The server part of a user id; all of it where it has none.
+#[must_use]
+pub fn server_of(user: &str) -> &str {
+    user.split_once(':').map_or(user, |(_, server)| server)
+}
+
+fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    match fact {
+        Fact::Genesis(genesis) => batch.put(SERVER, [], &genesis.server_name),
+        Fact::RoomForgotten(forgotten) => forget(forgotten, batch)?,
+        _ => {
+            let Some(effect) = events::state_effect(at, fact, batch)? else { return Ok(()) };
+            let members: Vec<_> = effect.current.iter().filter(|change| change.event_type == "m.room.member").collect();
+            if !members.is_empty() {
+                change_members(at, effect.head.room, &members, batch)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn change_members(at: &At<'_>, room: Nid, members: &[&StateChange], batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let server = server(batch)?;
+    let mut counts = counts(batch, room)?;
+    for change in members {
+        let user = change.state_key.as_str();
+        let local = server_of(user) == server;
+        let old = member(batch, room, user)?;
+        let new = member_by(at, change, old.as_ref(), batch)?;
+        if old == new {
+            continue;
+        }
+        if let Some(old) = &old {
+            counts.change(old, local, -1);
+        }
+        if let Some(new) = &new {
+            counts.change(new, local, 1);
+        }
+        index(room, user, old.as_ref(), new.as_ref(), batch);
+        let (from, to) = (old.map(|old| old.membership), new.map(|new| new.membership));
+        if from != to {
+            count_server(room, user, from, to, batch)?;
+            if local {
+                note_change(at, room, user, from, to, batch)?;
+            }
+        }
+        batch.touch_user(user);
+    }
+    batch.put(COUNTS, room.to_bytes(), &counts);
+    Ok(())
+}
+
+/// A user's membership after a change.
+fn member_by(
+    at: &At<'_>,
+    change: &StateChange,
+    old: Option<&Member>,
+    batch: &Batch<'_>,
+) -> Result<Option<Member>, StoreError> {
+    let Some(id) = &change.event else { return Ok(None) };
+    let Some((event, head)) = events::find(batch, id)? else { return Ok(None) };
+    Ok(head.membership.map(|membership| match old {
+        Some(old) if old.membership == membership => Member { event, ..*old },
+        _ => Member { membership, event, since: at.nid(), previous: old.map(|old| old.membership), forgotten: false },
+    }))
+}
+
+/// Keeps the tables that only repeat what [`MEMBERS`] has in another order.
+fn index(room: Nid, user: &str, old: Option<&Member>, new: Option<&Member>, batch: &mut Batch<'_>) {
+    let place = |member: &Member| (member.membership, member.since);
+    if old.map(place) != new.map(place) {
+        if let Some(old) = old {
+            batch.delete(ORDER, order_key(room, user, old));
+            batch.delete(ROOMS, room_key(user, old.membership, room));
+        }
+        if let Some(new) = new {
+            batch.put(ORDER, order_key(room, user, new), &());
+        }
+    }
+    match new {
+        Some(new) => {
+            batch.put(MEMBERS, member_key(room, user), new);
+            if new.forgotten {
+                batch.delete(ROOMS, room_key(user, new.membership, room));
+            } else {
+                batch.put(ROOMS, room_key(user, new.membership, room), new);
+            }
+        }
+        None => batch.delete(MEMBERS, member_key(room, user)),
+    }
+}
+
+/// Counts a server's joined users, and lists the local ones.
+fn count_server(
+    room: Nid,
+    user: &str,
+    from: Option<Membership>,
+    to: Option<Membership>,
+    batch: &mut Batch<'_>,
+) -> Result<(), StoreError> {
+    let by = i64::from(to == Some(Membership::Join)) - i64::from(from == Some(Membership::Join));
+    if by == 0 {
+        return Ok(());
+    }
+    let of = server_of(user);
+    let key = KeyBuf::new().nid(room).str(of);
+    let count = row::<u64>(batch, SERVERS, &key)?.unwrap_or_default().saturating_add_signed(by);
+    match count {
+        0 => batch.delete(SERVERS, key),
+        count => batch.put(SERVERS, key, &count),
+    }
+    if of == server(batch)? {
+        match by {
+            1.. => batch.put(LOCAL, member_key(room, user), &()),
+            _ => batch.delete(LOCAL, member_key(room, user)),
+        }
+    }
+    Ok(())
+}
+
+fn note_change(
+    at: &At<'_>,
+    room: Nid,
+    user: &str,
+    from: Option<Membership>,
+    to: Option<Membership>,
+    batch: &mut Batch<'_>,
+) -> Result<(), StoreError> {
+    let key = KeyBuf::new().str(user).lsn(at.lsn).nid(room);
+    let before = row::<Change>(batch, CHANGES, &key)?.map_or(from, |earlier| earlier.from);
+    batch.put(CHANGES, key, &Change { from: before, to, by: at.nid() });
+    Ok(())
+}
+
+fn forget(fact: &RoomForgotten, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let Some(room) = events::room_nid(batch, &fact.room)? else { return Ok(()) };
+    let Some(old) = member(batch, room, &fact.user)? else { return Ok(()) };
+    if old.forgotten || !old.membership.is_out() {
+        return Ok(());
+    }
+    let new = Member { forgotten: true, ..old };
+    let local = server_of(&fact.user) == server(batch)?;
+    let mut counts = counts(batch, room)?;
+    counts.change(&old, local, -1);
+    counts.change(&new, local, 1);
+    batch.put(COUNTS, room.to_bytes(), &counts);
+    index(room, &fact.user, Some(&old), Some(&new), batch);
+    batch.touch_user(&fact.user);
+    Ok(())
+}
+
+fn member_key(room: Nid, user: &str) -> KeyBuf {
+    KeyBuf::new().nid(room).str(user)
+}
+
+fn room_key(user: &str, membership: Membership, room: Nid) -> KeyBuf {
+    KeyBuf::new().str(user).u8(membership as u8).nid(room)
+}
+
+fn order_key(room: Nid, user: &str, member: &Member) -> KeyBuf {
+    KeyBuf::new().nid(room).u8(member.membership as u8).nid(member.since).str(user)
+}
+
+/// The name of this server, as its log began; empty before that.
+///
+/// # Errors
+/// When the store fails.
+pub fn server(read: &dyn Read) -> Result<String, StoreError> {
+    Ok(row(read, SERVER, [])?.unwrap_or_default())
+}
+
+/// A user's membership of a room.
+///
+/// # Errors
+/// When the store fails.
+pub fn member(read: &dyn Read, room: Nid, user: &str) -> Result<Option<Member>, StoreError> {
+    row(read, MEMBERS, member_key(room, user))
+}
+
+/// How many members a room has.
+///
+/// # Errors
+/// When the store fails.
+pub fn counts(read: &dyn Read, room: Nid) -> Result<Counts, StoreError> {
+    Ok(row(read, COUNTS, room.to_bytes())?.unwrap_or_default())
+}
+
+/// The rooms to which a user stands thus and which they have not forgotten.
+pub fn rooms_of<'a>(
+    read: &'a dyn Read,
+    user: &str,
+    membership: Membership,
+) -> impl Iterator<Item = Result<(Nid, Member), StoreError>> + 'a {
+    let prefix = Vec::from(KeyBuf::new().str(user).u8(membership as u8));
+    rooms_in(read, prefix)
+}
+
+/// All rooms with which a user has to do and which they have not forgotten.
+pub fn all_rooms_of<'a>(
+    read: &'a dyn Read,
+    user: &str,
+) -> impl Iterator<Item = Result<(Nid, Member), StoreError>> + 'a {
+    rooms_in(read, KeyBuf::new().str(user).into())
+}
+
+fn rooms_in(read: &dyn Read, prefix: Vec<u8>) -> impl Iterator<Item = Result<(Nid, Member), StoreError>> + '_ {
+    rows(read, ROOMS, Range::prefix(prefix)).map(|row| {
+        let (key, member) = row?;
+        let room = key.len().checked_sub(Nid::LEN).and_then(|at| Nid::from_slice(&key[at..]));
+        Ok((room.ok_or_else(|| malformed_key(ROOMS))?, member))
+    })
+}
+
+/// The users who stand thus to a room, in the order in which they came to it: the first of them are its heroes.
+pub fn users_in(
+    read: &dyn Read,
+    room: Nid,
+    membership: Membership,
+) -> impl Iterator<Item = Result<String, StoreError>> + '_ {
+    rows::<()>(read, ORDER, Range::prefix(KeyBuf::new().nid(room).u8(membership as u8))).map(|row| {
+        let (key, ()) = row?;
+        let user = key.get(2 * Nid::LEN + 1..).and_then(|user| KeyReader::new(user).str());
+        user.ok_or_else(|| malformed_key(ORDER))
+    })
+}
+
+/// All members of a room that the server ever knew, by user id, from one on.
+pub fn members_of<'a>(
+    read: &'a dyn Read,
+    room: Nid,
+    from: &str,
+) -> impl Iterator<Item = Result<(String, Member), StoreError>> + 'a {
+    let from = Vec::from(KeyBuf::new().str(from));
+    rows(read, MEMBERS, Range::prefix_from(&room.to_bytes(), &from)).map(|row| {
+        let (key, member) = row?;
+        Ok((user_at(MEMBERS, &key)?, member))
+    })
+}
+
+/// The joined users of this server in a room, by user id.
+pub fn local_users_in(read: &dyn Read, room: Nid) -> impl Iterator<Item = Result<String, StoreError>> + '_ {
+    rows::<()>(read, LOCAL, Range::prefix(room.to_bytes())).map(|row| user_at(LOCAL, &row?.0))
+}
+
+/// The servers with joined users in a room and how many each has, by name.
+pub fn servers_in(read: &dyn Read, room: Nid) -> impl Iterator<Item = Result<(String, u64), StoreError>> + '_ {
+    rows(read, SERVERS, Range::prefix(room.to_bytes())).map(|row| {
+        let (key, count) = row?;
+        Ok((user_at(SERVERS, &key)?, count))
+    })
+}
+
+/// Whether a server has a joined user in a room.
+///
+/// # Errors
+/// When the store fails.
+pub fn is_server_in(read: &dyn Read, room: Nid, server: &str) -> Result<bool, StoreError> {
+    Ok(read.get(SERVERS, KeyBuf::new().nid(room).str(server).as_ref())?.is_some())
+}
+
+fn user_at(table: Table, key: &[u8]) -> Result<String, StoreError> {
+    let user = key.get(Nid::LEN..).and_then(|user| KeyReader::new(user).str());
+    user.ok_or_else(|| malformed_key(table))
+}
+
+/// How a local user's memberships changed after a record, in the log's order.
+pub fn changes_since<'a>(
+    read: &'a dyn Read,
+    user: &str,
+    lsn: Lsn,
+) -> impl Iterator<Item = Result<(Lsn, Nid, Change), StoreError>> + 'a {
+    let prefix = Vec::from(KeyBuf::new().str(user));
+    let start = prefix.len();
+    rows(read, CHANGES, Range::prefix_from(&prefix, &lsn.next().to_bytes())).map(move |row| {
+        let (key, change) = row?;
+        let mut parts = KeyReader::new(&key[start..]);
+        let place = parts.lsn().zip(parts.nid());
+        let (lsn, room) = place.ok_or_else(|| malformed_key(CHANGES))?;
+        Ok((lsn, room, change))
+    })
+}
