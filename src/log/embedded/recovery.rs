@@ -51,6 +51,9 @@ pub(super) fn open(folder: &Path, mark: &Mark) -> Result<(DB, Last), OpenError> 
         durable_end(folder, &db, acknowledged, acknowledged.cut)?
     } else if acknowledged.lsn > Lsn::ZERO {
         return Err(lost(Lsn::ZERO, acknowledged.lsn).into());
+    } else if has_tables(folder).map_err(OpenError::folder(folder))? {
+        // A new database here would delete them.
+        return Err(damaged(Lsn::FIRST, "the database's file CURRENT is missing").into());
     } else {
         Last::default()
     };
@@ -63,6 +66,15 @@ pub(super) fn open(folder: &Path, mark: &Mark) -> Result<(DB, Last), OpenError> 
 /// Whether there is a database at all.
 pub(super) fn is_log(folder: &Path) -> bool {
     folder.join("CURRENT").exists()
+}
+
+fn has_tables(folder: &Path) -> std::io::Result<bool> {
+    for file in std::fs::read_dir(folder)? {
+        if file?.path().extension().is_some_and(|extension| extension == "sst" || extension == "log") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Where the durable records of a database end: at what was acknowledged if `exact`, and not before that in any case.

@@ -53,17 +53,14 @@ impl Disk for RealDisk {
 
     fn has_room(&self, folder: &Path, bytes: u64) -> io::Result<()> {
         let path = folder.join("room");
-        let chunk = vec![0; 1 << 20];
-        let fill = || {
-            let mut file = std::fs::File::create(&path)?;
-            for _ in 0..bytes.div_ceil(1 << 20) {
-                io::Write::write_all(&mut file, &chunk)?;
-            }
-            file.sync_all()
-        };
-        let filled = fill();
+        let mut file = std::fs::File::create(&path)?;
+        // Without a name it is gone with its handle, whatever happens.
         std::fs::remove_file(&path)?;
-        filled
+        let chunk = vec![0; 1 << 20];
+        for _ in 0..bytes.div_ceil(1 << 20) {
+            io::Write::write_all(&mut file, &chunk)?;
+        }
+        file.sync_all()
     }
 }
 

@@ -1,5 +1,7 @@
 //! Altered bytes: each is found, and the first record that is affected is named.
 
+use std::{ops::Range, path::PathBuf};
+
 use bytes::Bytes;
 use projections::Cursor;
 use rocksdb::DB;
@@ -48,14 +50,10 @@ fn position(error: &ReadError) -> Lsn {
     }
 }
 
-/// Flips bytes all over the files that hold records.
-#[test]
-fn a_flipped_byte_is_found() {
-    let (folder, records, cursor) = log();
-    let whole = verify_folder(folder.path(), Some(&cursor)).unwrap();
-    assert_eq!(whole.records, RECORDS);
+/// The files that hold records, and which.
+fn files(folder: &Path) -> impl Iterator<Item = (PathBuf, Range<u64>)> + use<> {
     let files = |extension| {
-        let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
         let mut files: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == extension)).collect();
         files.sort();
         files
@@ -63,8 +61,41 @@ fn a_flipped_byte_is_found() {
     let files = files("sst").into_iter().chain(files("log"));
     let files: Vec<_> = files.filter(|path| std::fs::metadata(path).unwrap().len() > 10_000).collect();
     assert_eq!(files.len() as u64, RECORDS / PER_FILE);
-    for (path, range) in files.iter().zip((1..).step_by(PER_FILE as usize).map(|first| first..first + PER_FILE)) {
-        let bytes = std::fs::read(path).unwrap();
+    let ranges = (1..).step_by(PER_FILE as usize).map(|first| first..first + PER_FILE);
+    files.into_iter().zip(ranges)
+}
+
+#[test]
+fn a_missing_file_is_found() {
+    let (folder, _, cursor) = log();
+    for (path, range) in files(folder.path()) {
+        let lacking = TempDir::new().unwrap();
+        copy(folder.path(), lacking.path());
+        std::fs::remove_file(lacking.path().join(path.file_name().unwrap())).unwrap();
+        let error = verify_folder(lacking.path(), Some(&cursor)).unwrap_err();
+        assert_eq!(position(&error).0, range.start, "{error}");
+        let opened = EmbeddedLog::create_or_open(lacking.path(), EmbeddedOptions::default());
+        assert!(matches!(opened, Err(OpenError::Read(error)) if position(&error).0 == range.start));
+    }
+    // Tables and no word of what is in them: a new database would delete them.
+    for name in ["CURRENT", "acknowledged"] {
+        let before = files(folder.path()).collect::<Vec<_>>();
+        std::fs::remove_file(folder.path().join(name)).unwrap();
+        let opened = EmbeddedLog::create_or_open(folder.path(), EmbeddedOptions::default());
+        assert!(matches!(opened, Err(OpenError::Read(error)) if position(&error) == Lsn::FIRST));
+        assert_eq!(files(folder.path()).collect::<Vec<_>>(), before);
+        assert!(!folder.path().join("CURRENT").exists(), "nothing is touched");
+    }
+}
+
+/// Flips bytes all over the files that hold records.
+#[test]
+fn a_flipped_byte_is_found() {
+    let (folder, records, cursor) = log();
+    let whole = verify_folder(folder.path(), Some(&cursor)).unwrap();
+    assert_eq!(whole.records, RECORDS);
+    for (path, range) in files(folder.path()) {
+        let bytes = std::fs::read(&path).unwrap();
         for at in (0..bytes.len()).step_by(bytes.len() / 25).chain((bytes.len() - 60..bytes.len()).step_by(3)) {
             let flipped = TempDir::new().unwrap();
             copy(folder.path(), flipped.path());
