@@ -17,6 +17,7 @@
 //! | timeline | In which order do a room's events stand? What was there since? On what is the next one built? |
 //! | membership | Who is in this room, in which rooms is this user, how many are they, of which servers? |
 //! | receipts | How far has everybody read? What of that is new since? |
+//! | push | How many unread notifications and highlights has this user in this room? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
 pub mod account_data;
@@ -28,6 +29,7 @@ pub mod events;
 pub mod keys;
 pub mod membership;
 pub mod profiles;
+pub mod push;
 pub mod push_rules;
 pub mod receipts;
 pub mod sessions;
@@ -91,6 +93,7 @@ models! {
     Timeline = timeline,
     Membership = membership,
     Receipts = receipts,
+    Push = push,
     Audit = audit,
 }
 
