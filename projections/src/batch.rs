@@ -14,6 +14,9 @@ use crate::{
     read::{Range, Read, Row, Rows, Table},
 };
 
+/// So many rows of a range are deleted one by one: later reads pay for every range that was ever deleted.
+const FEW: usize = 64;
+
 /// What a batch of records touched: positions to wake up with, never data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Touched {
@@ -94,13 +97,22 @@ impl<'a> Batch<'a> {
         self.change(table, key.as_ref(), None);
     }
 
-    /// Deletes all rows of a table whose keys begin with `prefix`. Counts as one write.
+    /// Deletes all rows of a table whose keys begin with `prefix`.
     pub fn delete_prefix(&mut self, table: Table, prefix: impl AsRef<[u8]>) {
         self.delete_range(table, &Range::prefix(prefix.as_ref()));
     }
 
-    /// Deletes all rows of a table in a range. Counts as one write.
+    /// Deletes all rows of a table in a range: a few of them one by one, more as one range that counts as one write.
     pub fn delete_range(&mut self, table: Table, range: &Range) {
+        let few: Result<Vec<Row>, StoreError> = self.scan(table, range.clone()).take(FEW + 1).collect();
+        match few {
+            Ok(few) if few.len() <= FEW => few.iter().for_each(|(key, _)| self.change(table, key, None)),
+            // Should the store have failed to read them, it will say so again at the next read.
+            _ => self.drop_range(table, range),
+        }
+    }
+
+    fn drop_range(&mut self, table: Table, range: &Range) {
         let (from, to) = table.bounds(range);
         if from < to {
             self.changes.entry(table.model).or_default().drop_range(from, to);
@@ -246,7 +258,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::Row;
 
     const TABLE: Table = Table { model: Model::Admission, prefix: 1 };
 
@@ -272,6 +283,7 @@ mod tests {
         Delete(Vec<u8>),
         DeletePrefix(Vec<u8>),
         DeleteRange(Vec<u8>, Vec<u8>),
+        DropRange(Vec<u8>, Vec<u8>),
     }
 
     fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -284,6 +296,7 @@ mod tests {
             2 => key().prop_map(Op::Delete),
             1 => key().prop_map(Op::DeletePrefix),
             1 => (key(), key()).prop_map(|(from, to)| Op::DeleteRange(from, to)),
+            1 => (key(), key()).prop_map(|(from, to)| Op::DropRange(from, to)),
         ]
     }
 
@@ -311,9 +324,13 @@ mod tests {
                         batch.delete_prefix(TABLE, &prefix);
                         model.retain(|key, _| !key.starts_with(&prefix));
                     }
-                    Op::DeleteRange(from, to) => {
-                        batch.delete_range(TABLE, &Range { from: from.clone(), to: Some(to.clone()), reverse: false });
-                        model.retain(|key, _| *key < from || *key >= to);
+                    Op::DeleteRange(ref from, ref to) | Op::DropRange(ref from, ref to) => {
+                        let range = Range { from: from.clone(), to: Some(to.clone()), reverse: false };
+                        match op {
+                            Op::DeleteRange(..) => batch.delete_range(TABLE, &range),
+                            _ => batch.drop_range(TABLE, &range),
+                        }
+                        model.retain(|key, _| key < from || key >= to);
                     }
                 }
             }
