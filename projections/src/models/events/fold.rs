@@ -1,4 +1,4 @@
-use ruma::events::TimelineEventType;
+use ruma::{UserId, events::TimelineEventType};
 use schemas::{
     Fact, Nid,
     facts::{EventLearned, EventPlaced, EventRestated, EventTransaction, Placement, Verdict, Visibility},
@@ -12,8 +12,8 @@ use super::{
 use crate::{
     At, Batch, FoldError, Halves, Pdu, Position, StoreError,
     keys::KeyReader,
-    models::membership::{Membership, server_of},
-    pdu::{MAX_FIELD_BYTES, client},
+    models::membership::Membership,
+    pdu::{MAX_FIELD_BYTES, client, redaction_applies},
     read::{Range, Read, malformed_key},
 };
 
@@ -37,7 +37,7 @@ fn learn(at: &At<'_>, learned: &EventLearned, batch: &mut Batch<'_>) -> Result<(
     let mut head = Head {
         id: learned.id.clone(),
         room: find_or_begin_room(at, &learned.room, batch)?,
-        event_type: pdu.event_type().to_string(),
+        event_type: pdu.kind().to_owned(),
         sender: pdu.sender().to_string(),
         state_key: pdu.state_key().map(ToOwned::to_owned),
         origin_server_ts: pdu.origin_server_ts().get().into(),
@@ -230,7 +230,7 @@ fn redact_target(at: &At<'_>, by: Nid, redaction: &Head, batch: &mut Batch<'_>) 
         batch.put(PENDING, pending_key(target).nid(by), &());
         return Ok(());
     };
-    if head.redacted_by.is_some() || !may_redact(redaction, &head, batch)? {
+    if head.redacted_by.is_some() || !may_redact(redaction, &head) {
         return Ok(());
     }
     head.redacted_by = Some(by);
@@ -255,7 +255,7 @@ fn take_pending(target: &Head, batch: &mut Batch<'_>) -> Result<Option<Nid>, Fol
         let mut parts = KeyReader::new(&key);
         let by = parts.str().and_then(|_| parts.nid()).ok_or_else(|| malformed_key(PENDING))?;
         let redaction = head(batch, by)?.ok_or_else(|| malformed_key(PENDING))?;
-        if may_redact(&redaction, target, batch)? {
+        if may_redact(&redaction, target) {
             first = Some(by);
             break;
         }
@@ -264,15 +264,10 @@ fn take_pending(target: &Head, batch: &mut Batch<'_>) -> Result<Option<Nid>, Fol
     Ok(first)
 }
 
-fn may_redact(redaction: &Head, target: &Head, batch: &Batch<'_>) -> Result<bool, StoreError> {
-    if redaction.room != target.room {
-        return Ok(false);
-    }
-    if redaction.sender == target.sender || redaction.redaction.as_ref().is_some_and(|what| what.may_redact_any) {
-        return Ok(true);
-    }
-    let version = room(batch, target.room)?.and_then(|room| room.version);
-    Ok(matches!(version.as_deref(), Some("1" | "2")) && server_of(&redaction.sender) == server_of(&target.sender))
+fn may_redact(redaction: &Head, target: &Head) -> bool {
+    let any = redaction.redaction.as_ref().is_some_and(|redaction| redaction.may_redact_any);
+    let users = <&UserId>::try_from(redaction.sender.as_str()).ok().zip(target.sender.as_str().try_into().ok());
+    redaction.room == target.room && users.is_some_and(|(sender, author)| redaction_applies(any, sender, author))
 }
 
 fn note_transaction(fact: &EventTransaction, batch: &mut Batch<'_>) -> Result<(), FoldError> {

@@ -16,8 +16,8 @@
 //! | live or history, soft-failed or rejected | the same class with any verdict |
 //!
 //! What the table doesn't have has no effect: neither the fact's place nor its state. A redaction takes effect when it is
-//! accepted and no outlier, whichever of the two events comes first, if it may redact any event or its sender is the
-//! author's (in room versions 1 and 2 a user of the author's server).
+//! accepted and no outlier, whichever of the two events comes first, if it may redact any event or both senders are of
+//! one server (room version 3, "Handling redactions").
 
 mod fold;
 #[cfg(test)]
