@@ -19,6 +19,8 @@ pub mod commands;
 
 pub mod ephemeral;
 
+pub mod reading;
+
 pub mod sync;
 
 pub mod http;

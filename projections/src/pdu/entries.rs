@@ -44,21 +44,21 @@ impl<'de> Visitor<'de> for EntriesVisitor {
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Writes one object, entry by entry.
-pub(super) struct ObjectWriter<'o> {
+/// Writes one JSON object as text, entry by entry.
+pub struct ObjectWriter<'o> {
     out: &'o mut String,
     empty: bool,
 }
 
 impl<'o> ObjectWriter<'o> {
     /// Opens an object.
-    pub(super) fn new(out: &'o mut String) -> Self {
+    pub fn new(out: &'o mut String) -> Self {
         out.push('{');
         Self { out, empty: true }
     }
 
     /// Begins an entry; its value is to be written to what this returns.
-    pub(super) fn key(&mut self, key: &str) -> &mut String {
+    pub fn key(&mut self, key: &str) -> &mut String {
         if !self.empty {
             self.out.push(',');
         }
@@ -69,18 +69,18 @@ impl<'o> ObjectWriter<'o> {
     }
 
     /// An entry whose value is JSON text already.
-    pub(super) fn entry(&mut self, key: &str, json: &str) {
+    pub fn entry(&mut self, key: &str, json: &str) {
         self.key(key).push_str(json);
     }
 
     /// Closes the object.
-    pub(super) fn end(self) {
+    pub fn end(self) {
         self.out.push('}');
     }
 }
 
 /// Writes a JSON string, escaped as canonical JSON has it.
-pub(super) fn quote(text: &str, out: &mut String) {
+pub fn quote(text: &str, out: &mut String) {
     let plain = !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\');
     if plain {
         out.push('"');

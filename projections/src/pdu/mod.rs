@@ -17,6 +17,7 @@ use schemas::facts::EventLearned;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+pub use entries::{ObjectWriter, quote};
 pub use split::{Halves, learn, split};
 
 /// No event type or state key is longer, in bytes (client-server API, "Size limits").

@@ -1,0 +1,92 @@
+//! What a user may see of rooms, and in which form: /sync and everything else that shows events ask here.
+//!
+//! | Module | The questions it answers |
+//! |---|---|
+//! | `access` | May this user look into this room, and as of when? |
+//! | `sight` | May this user see this event? What were they to the room then? |
+//! | `render` | What does the event look like to them, with its `unsigned`? |
+//! | `filter` | Does a client's filter let the event through? |
+
+mod access;
+mod filter;
+mod render;
+mod sight;
+
+use std::{cell::Cell, collections::BTreeSet};
+
+use projections::{
+    StoreError, View,
+    models::{account_data, events::Head},
+};
+use ruma::{DeviceId, RoomId, UserId};
+use serde::{Deserialize, de::IgnoredAny};
+
+pub use access::Access;
+pub use filter::Matcher;
+use sight::Standing;
+
+/// A view as one user reads it. What it finds out about a room it keeps until it is asked about another: go room by room.
+pub struct Reading<'a> {
+    view: &'a View,
+    user: &'a UserId,
+    device: Option<&'a DeviceId>,
+    now_ms: u64,
+    /// The room id that events are shown with.
+    room_id: Option<&'a RoomId>,
+    ignored: BTreeSet<String>,
+    standing: Cell<Option<Standing>>,
+}
+
+impl<'a> Reading<'a> {
+    /// Reads as a user, on a device if they have one; `now_ms`, in milliseconds since the Unix epoch, gives events their
+    /// age.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn new(
+        view: &'a View,
+        user: &'a UserId,
+        device: Option<&'a DeviceId>,
+        now_ms: u64,
+    ) -> Result<Self, StoreError> {
+        let ignored = ignored(view, user)?;
+        Ok(Self { view, user, device, now_ms, room_id: None, ignored, standing: Cell::new(None) })
+    }
+
+    /// Shows events with this room's id, as everywhere but in /sync, where the section names the room.
+    #[must_use]
+    pub fn in_room(mut self, room: &'a RoomId) -> Self {
+        self.room_id = Some(room);
+        self
+    }
+
+    /// Whether the user ignores another (client-server API, "Ignoring Users").
+    #[must_use]
+    pub fn ignores(&self, user: &str) -> bool {
+        self.ignored.contains(user)
+    }
+
+    /// Whether an event belongs into what is shown of a room's history: the user may see it, and doesn't ignore its
+    /// sender. State is shown whoever sent it.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn shows(&self, event: schemas::Nid, head: &Head) -> Result<bool, StoreError> {
+        let ignored = head.state_key.is_none() && self.ignores(&head.sender);
+        Ok(!ignored && self.sees(event, head)?)
+    }
+}
+
+fn ignored(view: &View, user: &UserId) -> Result<BTreeSet<String>, StoreError> {
+    #[derive(Deserialize)]
+    struct Content {
+        ignored_users: std::collections::BTreeMap<String, IgnoredAny>,
+    }
+    let content = account_data::get(view, user.as_str(), None, "m.ignored_user_list")?;
+    // What is malformed ignores nobody.
+    let content = content.and_then(|content| content.read::<Content>().ok());
+    let mut ignored: BTreeSet<_> =
+        content.map(|content| content.ignored_users.into_keys().collect()).unwrap_or_default();
+    ignored.remove(user.as_str());
+    Ok(ignored)
+}
