@@ -2,7 +2,9 @@
 
 use std::{
     cell::Cell,
+    io::Write,
     net::SocketAddr,
+    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     clock::{Clock, Random, SystemClock, SystemRandom},
     commands::{self, Commands, FoundingError},
-    config::Config,
+    config::{Backend, Config},
     ephemeral::Ephemeral,
     fold::{self, Driver},
-    http::{self, App, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
+    http::{self, App, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
     log::{
         Log, LogReader,
         embedded::{EmbeddedLog, EmbeddedOptions, Observer, OpenError},
@@ -123,6 +125,7 @@ impl Server {
             limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
             interactions: Interactions::new(&config.sessions),
             passwords: Passwords::new(Arc::clone(&random)),
+            shared_secret: SharedSecret::new(shared_secret(&config, &*random)?),
             reader: Arc::clone(&log) as Arc<dyn LogReader>,
             stop: stop.clone(),
             config,
@@ -179,11 +182,31 @@ fn io(what: impl ToString) -> impl FnOnce(std::io::Error) -> StartError {
 }
 
 async fn open_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Log>, StartError> {
+    let Backend::Embedded = config.log.backend;
     let folder = config.log_folder();
     let observer: Arc<dyn Observer> = Arc::clone(metrics) as Arc<dyn Observer>;
     let options = EmbeddedOptions { sync_delay: config.log.sync_delay, observer, ..EmbeddedOptions::default() };
     let opened = tokio::task::spawn_blocking(move || EmbeddedLog::create_or_open(&folder, options));
     Ok(Arc::new(opened.await.map_err(|error| StartError::Internal(error.to_string()))??))
+}
+
+/// The shared secret: from the settings, or one that was made at the first start.
+fn shared_secret(config: &Config, random: &dyn Random) -> Result<String, StartError> {
+    if let Some(secret) = &config.registration.shared_secret {
+        return Ok(secret.clone());
+    }
+    let file = config.shared_secret_file();
+    match std::fs::read_to_string(&file) {
+        Ok(secret) => Ok(secret.trim().to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let secret = random.alphanumeric(43);
+            let mut options = std::fs::OpenOptions::new();
+            let mut made = options.write(true).create_new(true).mode(0o600).open(&file).map_err(io(file.display()))?;
+            made.write_all(secret.as_bytes()).and_then(|()| made.sync_all()).map_err(io(file.display()))?;
+            Ok(secret)
+        }
+        Err(error) => Err(io(file.display())(error)),
+    }
 }
 
 async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {

@@ -57,11 +57,22 @@ pub async fn rename(
         .await
 }
 
-/// Ends devices of the sender's, with their sessions, keys and waiting messages. Those that are not there are passed
-/// over.
+/// Refuses what can't be a device's id.
 ///
 /// # Errors
-/// Those of [`guards::standing`].
+/// `M_INVALID_PARAM`.
+pub fn check_id(device: &DeviceId) -> Result<(), Refusal> {
+    match device.as_str().len() {
+        1..=255 => Ok(()),
+        _ => Err(Refusal::invalid("the id of a device has between 1 and 255 bytes")),
+    }
+}
+
+/// Ends devices of the sender's, with their sessions, keys and waiting messages. Those that are not there are passed
+/// over. Locked users may do this too: it is how they log out.
+///
+/// # Errors
+/// Those of [`guards::present`].
 pub async fn remove(
     commands: &Commands,
     sender: &Sender,
@@ -73,13 +84,40 @@ pub async fn remove(
     devices.sort_by_key(|device| *device == sender.device);
     for some in devices.chunks(REMOVED_AT_ONCE) {
         let (by, some) = (sender.clone(), some.to_vec());
-        commands.execute(sender, move |view| decide_removal(view, &by, &some)).await?;
+        let decide = move |view: &View| {
+            let mut draft = Draft { reads: guards::present(view, &by)?, ..Draft::default() };
+            add_removals(&mut draft, view, &by, &some)?;
+            if draft.facts.is_empty() { Ok(Decision::Reply(())) } else { Ok(Decision::append_then(draft, ())) }
+        };
+        commands.execute(sender, decide).await?;
     }
     Ok(())
 }
 
-fn decide_removal(view: &View, by: &Sender, some: &[OwnedDeviceId]) -> Result<Decision<()>, Error> {
-    let mut draft = Draft { reads: guards::standing(view, by)?, ..Draft::default() };
+/// The sender's devices, without the one that they use.
+pub(super) fn others(view: &View, by: &Sender) -> Result<Vec<OwnedDeviceId>, Error> {
+    let ids = devices::of_user(view, by.user.as_str()).map(|row| row.map(|(id, _)| id.into()));
+    let others = ids.filter(|id| !matches!(id, Ok(id) if *id == by.device));
+    Ok(others.collect::<Result<_, _>>()?)
+}
+
+/// Ends all devices of the sender's that are there now.
+///
+/// # Errors
+/// Those of [`guards::present`].
+pub async fn remove_all(commands: &Commands, sender: &Sender) -> Result<(), Error> {
+    let others = others(&commands.parts().source.view()?, sender)?;
+    remove(commands, sender, others.into_iter().chain([sender.device.clone()])).await
+}
+
+/// Adds the end of devices to a decision of their user's; of many, as many as one record takes. Gives the rest.
+pub(super) fn add_removals<'a>(
+    draft: &mut Draft,
+    view: &View,
+    by: &Sender,
+    devices: &'a [OwnedDeviceId],
+) -> Result<&'a [OwnedDeviceId], Error> {
+    let (some, rest) = devices.split_at(devices.len().min(REMOVED_AT_ONCE));
     let user = by.user.as_str();
     for device in some {
         if devices::get(view, user, device.as_str())?.is_none() {
@@ -92,5 +130,5 @@ fn decide_removal(view: &View, by: &Sender, some: &[OwnedDeviceId]) -> Result<De
         draft.writes.push(key);
         draft.facts.push(DeviceRemoved { user: user.to_owned(), device: device.to_string() }.into());
     }
-    if draft.facts.is_empty() { Ok(Decision::Reply(())) } else { Ok(Decision::append_then(draft, ())) }
+    Ok(rest)
 }

@@ -50,13 +50,23 @@ pub fn device(user: &str, device: &str) -> Key {
 /// The guards of whatever a user does: the account is usable, and the device is there.
 ///
 /// # Errors
-/// `M_UNKNOWN_TOKEN` where the account or the device has ended, `M_USER_LOCKED` where the account is locked.
+/// Those of [`present`], and `M_USER_LOCKED` where the account is locked.
 pub fn standing(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
-    let (user, on) = (sender.user.as_str(), sender.device.as_str());
-    let account = accounts::get(view, user)?.filter(|account| !account.deactivated);
-    let Some(account) = account else { return Err(ended("this account has ended")) };
-    if account.locked {
+    let guards = present(view, sender)?;
+    if accounts::get(view, sender.user.as_str())?.is_some_and(|account| account.locked) {
         return Err(Refusal::new(ErrorKind::UserLocked, "this account is locked").into());
+    }
+    Ok(guards)
+}
+
+/// The guards of what locked users may do too: the account has not ended, and the device is there.
+///
+/// # Errors
+/// `M_UNKNOWN_TOKEN` where the account or the device has ended.
+pub fn present(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
+    let (user, on) = (sender.user.as_str(), sender.device.as_str());
+    if accounts::get(view, user)?.is_none_or(|account| account.deactivated) {
+        return Err(ended("this account has ended"));
     }
     if devices::get(view, user, on)?.is_none() {
         return Err(ended("this device was logged out"));

@@ -5,6 +5,7 @@
 //! everything that is not a room's; rooms have their [`lane`]s.
 
 pub mod account_data;
+pub mod accounts;
 pub mod content;
 pub mod devices;
 mod error;
@@ -14,6 +15,7 @@ pub mod keys;
 pub mod lane;
 pub mod profiles;
 pub mod push_rules;
+pub mod sessions;
 mod stamp;
 pub mod to_device;
 

@@ -273,6 +273,12 @@ impl Config {
         self.data.join("read-models")
     }
 
+    /// Where the shared secret for registration is, if the settings have none.
+    #[must_use]
+    pub fn shared_secret_file(&self) -> PathBuf {
+        self.data.join("registration-secret")
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let rates = &self.rate_limits;
         let rates = [rates.login, rates.failed_login, rates.registration, rates.message, rates.join];

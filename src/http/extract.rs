@@ -21,6 +21,8 @@ use ruma::{
     },
 };
 use schemas::RecordId;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 use super::{
     App,
@@ -43,11 +45,17 @@ where
     pub body: R,
     /// Who asks.
     pub who: <R::Authentication as Identify>::Who,
+    /// How it came.
+    pub received: Received,
+}
+
+/// A request as it came.
+pub struct Received {
     /// From where.
     pub address: IpAddr,
-    /// The path and query as they came.
+    /// Path and query.
     pub uri: http::Uri,
-    /// The body as it came.
+    /// The body.
     pub raw: Bytes,
 }
 
@@ -60,7 +68,7 @@ where
     #[must_use]
     pub fn once(&self, txn: &TransactionId) -> commands::Request {
         let (user, device) = (self.who.user.as_str(), self.who.device.as_str());
-        let id = RecordId::of_request(user, device, R::METHOD.as_str(), self.uri.path(), txn.as_str());
+        let id = RecordId::of_request(user, device, R::METHOD.as_str(), self.received.uri.path(), txn.as_str());
         commands::Request { id: Some(id), ..(&self.who.sender).into() }
     }
 }
@@ -95,7 +103,7 @@ where
         let uri = parts.uri.clone();
         let request = http::Request::from_parts(parts, &raw[..]);
         let body = R::try_from_http_request(request, &args).map_err(|error| refuse(&error))?;
-        Ok(Self { body, who, address, uri, raw })
+        Ok(Self { body, who, received: Received { address, uri, raw } })
     }
 }
 
@@ -158,15 +166,41 @@ fn refuse(error: &FromHttpRequestError) -> ApiError {
     let FromHttpRequestError::Deserialization(error) = error else {
         return ApiError::with_status(StatusCode::METHOD_NOT_ALLOWED, ErrorKind::Unrecognized, error.to_string());
     };
-    let missing = error.to_string().starts_with("missing field");
     let kind = match error {
-        DeserializationError::Json(error) if error.is_syntax() || error.is_eof() || error.is_io() => ErrorKind::NotJson,
+        DeserializationError::Json(error) => return refuse_json(error),
         DeserializationError::Header(HeaderDeserializationError::MissingHeader(_)) => ErrorKind::MissingParam,
-        _ if missing => ErrorKind::MissingParam,
-        DeserializationError::Json(_) => ErrorKind::BadJson,
+        _ if error.to_string().starts_with(MISSING) => ErrorKind::MissingParam,
         _ => ErrorKind::InvalidParam,
     };
     ApiError::new(kind, error.to_string())
+}
+
+/// How serde begins to say that something is missing.
+const MISSING: &str = "missing field";
+
+fn refuse_json(error: &serde_json::Error) -> ApiError {
+    let kind = match error.classify() {
+        Category::Syntax | Category::Eof | Category::Io => ErrorKind::NotJson,
+        Category::Data if error.to_string().starts_with(MISSING) => ErrorKind::MissingParam,
+        Category::Data => ErrorKind::BadJson,
+    };
+    ApiError::new(kind, error.to_string())
+}
+
+/// A JSON body of a type that is not ruma's.
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let raw = read_body(body, &parts.headers, body_limit(app, parts.uri.path())).await?;
+        check_nesting(&raw)?;
+        // As ruma has it: nothing is an empty object.
+        let json = if raw.is_empty() { b"{}" } else { &raw[..] };
+        serde_json::from_slice(json).map(Self).map_err(|error| refuse_json(&error))
+    }
 }
 
 /// Routes of ruma's request types.

@@ -10,8 +10,10 @@
 //! | `limit` | how often |
 //! | `layers`, `listen` | what all requests go through |
 //! | `client` | the client-server API, a file a chapter |
+//! | `admin` | what administrators do, with Synapse's paths and shapes |
 //! | `health` | live, ready, metrics |
 
+mod admin;
 pub mod auth;
 mod client;
 pub mod extract;
@@ -21,7 +23,10 @@ pub mod limit;
 pub mod listen;
 pub mod passwords;
 pub mod reply;
+pub mod tokens;
 pub mod uia;
+
+pub use self::admin::register::SharedSecret;
 
 use std::{ops::Deref, sync::Arc};
 
@@ -69,6 +74,8 @@ pub struct Parts {
     pub interactions: uia::Interactions,
     /// Hashes and checks passwords.
     pub passwords: passwords::Passwords,
+    /// Registration by the shared secret.
+    pub shared_secret: SharedSecret,
     /// Is cancelled when the server stops: what waits for news then answers at once.
     pub stop: CancellationToken,
 }
@@ -91,6 +98,14 @@ impl App {
     pub fn view(&self) -> Result<View, StoreError> {
         self.source.view()
     }
+
+    /// Takes one from a user's share of something. Administrators are exempt.
+    ///
+    /// # Errors
+    /// 429 when there is nothing left.
+    pub fn throttle(&self, limit: limit::Limit, session: &auth::Session) -> Result<(), limit::Limited> {
+        if session.admin { Ok(()) } else { self.limits.take(limit, &session.user) }
+    }
 }
 
 impl Deref for App {
@@ -103,6 +118,6 @@ impl Deref for App {
 
 /// Everything that is served, with all layers.
 pub fn router(app: App) -> Router {
-    let routes = Router::new().merge(client::routes()).merge(health::routes());
+    let routes = Router::new().merge(client::routes()).merge(admin::routes()).merge(health::routes());
     layers::wrap(routes, &app).with_state(app)
 }

@@ -9,7 +9,10 @@ use argon2::{
 use tokio::sync::Semaphore;
 
 use projections::models::accounts;
-use ruma::{OwnedUserId, ServerName, UserId, api::client::uiaa::UserIdentifier};
+use ruma::{
+    OwnedUserId, ServerName, UserId,
+    api::{client::uiaa::UserIdentifier, error::ErrorKind},
+};
 
 use super::{App, limit::Limit, reply::ApiError};
 use crate::clock::Random;
@@ -68,6 +71,21 @@ impl Passwords {
         });
         done.await.map_err(|error| ApiError::internal(&error))
     }
+}
+
+/// Refuses a password that is too weak or too long.
+///
+/// # Errors
+/// 400 `M_WEAK_PASSWORD`, `M_INVALID_PARAM`
+pub fn check_strength(app: &App, password: &str) -> Result<(), ApiError> {
+    let least = app.config.registration.min_password_length;
+    if password.chars().count() < least {
+        return Err(ApiError::new(ErrorKind::WeakPassword, format!("a password has at least {least} characters")));
+    }
+    if password.len() > MAX_BYTES {
+        return Err(ApiError::invalid(format!("a password has at most {MAX_BYTES} bytes")));
+    }
+    Ok(())
 }
 
 /// Whether this is an account's password. Failures count against the account, whoever makes them.

@@ -199,7 +199,10 @@ pub fn raw<T>(json: Json) -> Result<Raw<T>, ApiError> {
 
 impl From<commands::Refusal> for ApiError {
     fn from(refusal: commands::Refusal) -> Self {
-        Self::new(refusal.kind, refusal.message)
+        match refusal.kind {
+            ErrorKind::UserLocked => Self::locked(),
+            kind => Self::new(kind, refusal.message),
+        }
     }
 }
 

@@ -8,15 +8,14 @@ use projections::models::accounts;
 use ruma::{
     UserId,
     api::{
-        IncomingRequest,
         client::uiaa::{AuthData, AuthFlow, AuthType, UiaaInfo},
         error::{ErrorKind, StandardErrorBody},
     },
 };
 use sha2::{Digest, Sha256};
 
-use super::{App, auth::Identify, extract::Matrix, passwords, reply::ApiError};
-use crate::config::Sessions;
+use super::{App, extract::Received, passwords, reply::ApiError};
+use crate::{commands::accounts::usable, config::Sessions};
 
 /// At most so many sessions; the least used are forgotten first.
 const SESSIONS: u64 = 50_000;
@@ -77,17 +76,13 @@ impl Interactions {
 ///
 /// # Errors
 /// 401 with what is left to do.
-pub async fn interact<R>(
+pub async fn interact(
     app: &App,
-    request: &Matrix<R>,
+    request: &Received,
     user: Option<&UserId>,
     flows: &[&[AuthType]],
     auth: Option<&AuthData>,
-) -> Result<Passed, ApiError>
-where
-    R: IncomingRequest,
-    R::Authentication: Identify,
-{
+) -> Result<Passed, ApiError> {
     let fingerprint = fingerprint(user, request.uri.path(), &request.raw);
     let new_id = || app.random.alphanumeric(24);
     let (id, session) = app.interactions.resume(auth.and_then(AuthData::session), fingerprint, new_id);
@@ -132,13 +127,13 @@ async fn attempt(app: &App, user: Option<&UserId>, auth: &AuthData) -> Result<St
                     Stage::Completed(AuthType::Password, Passed::default())
                 }
                 Some(_) => Stage::Failed(ErrorKind::Forbidden, "the password is wrong"),
-                None => Stage::Failed(ErrorKind::Forbidden, "the identifier is not that of the access token's user"),
+                None => return Err(ApiError::forbidden("the identifier is not that of the access token's user")),
             }
         }
         AuthData::RegistrationToken(given) => {
             let view = app.view()?;
             let token = accounts::registration_token(&view, &given.token)?;
-            if token.is_some_and(|token| token.is_usable(view.log_time())) {
+            if token.is_some_and(|token| usable(&token, &view, app.clock.now_ms())) {
                 let passed = Passed { registration_token: Some(given.token.clone()) };
                 Stage::Completed(AuthType::RegistrationToken, passed)
             } else {

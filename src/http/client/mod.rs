@@ -7,6 +7,11 @@ mod keys;
 mod profiles;
 mod push_rules;
 mod to_device;
+mod accounts;
+mod devices;
+mod discovery;
+mod registration;
+mod sessions;
 
 use axum::Router;
 
@@ -20,4 +25,10 @@ pub(super) fn routes() -> Router<App> {
         .merge(profiles::routes())
         .merge(push_rules::routes())
         .merge(to_device::routes())
+    Router::new()
+        .merge(discovery::routes())
+        .merge(registration::routes())
+        .merge(sessions::routes())
+        .merge(accounts::routes())
+        .merge(devices::routes())
 }

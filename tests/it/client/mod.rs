@@ -1,1 +1,5 @@
+mod accounts;
+mod devices;
 mod discovery;
+mod registration;
+mod sessions;

@@ -1,7 +1,9 @@
 use std::ops::Index;
 
+use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha1::Sha1;
 
 /// Talks to a server like a Matrix client, as one user or as nobody.
 #[derive(Clone)]
@@ -9,11 +11,26 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     token: Option<String>,
+    /// The user's id; empty before the login.
+    pub user: String,
+    /// The device's id; empty before the login.
+    pub device: String,
 }
 
 impl Client {
     pub fn new(url: String) -> Self {
-        Self { http: reqwest::Client::new(), url, token: None }
+        Self { http: reqwest::Client::new(), url, token: None, user: String::new(), device: String::new() }
+    }
+
+    /// The same client with what a login or registration answered.
+    pub fn logged_in(&self, reply: &Value) -> Self {
+        let text = |key: &str| reply[key].as_str().unwrap_or_else(|| panic!("no {key} in {reply}")).to_owned();
+        Self { token: Some(text("access_token")), user: text("user_id"), device: text("device_id"), ..self.clone() }
+    }
+
+    /// Its access token.
+    pub fn token(&self) -> &str {
+        self.token.as_deref().expect("a client that is logged in")
     }
 
     /// The same client with an access token.
@@ -31,6 +48,32 @@ impl Client {
             Some(token) => request.bearer_auth(token),
             None => request,
         }
+    }
+
+    /// Logs in by password, on a new device, with whatever else `extra` says.
+    pub async fn log_in(&self, user: &str, password: &str, extra: Value) -> Reply {
+        let mut body = json!({
+            "type": "m.login.password", "password": password, "identifier": { "type": "m.id.user", "user": user },
+        });
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        self.post("/login", body).await
+    }
+
+    /// Registers by the shared secret; the password is `password of NAME`.
+    pub async fn register_by_secret(&self, name: &str, secret: &str, admin: bool) -> Reply {
+        let nonce = self.get("/_synapse/admin/v1/register").await.ok()["nonce"].as_str().unwrap().to_owned();
+        let password = format!("password of {name}");
+        let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).unwrap();
+        mac.update([nonce.as_str(), name, &password, if admin { "admin" } else { "notadmin" }].join("\0").as_bytes());
+        let mac = hex::encode(mac.finalize().into_bytes());
+        let body = json!({ "nonce": nonce, "username": name, "password": password, "admin": admin, "mac": mac });
+        self.post("/_synapse/admin/v1/register", body).await
+    }
+
+    /// `auth` of a user-interactive authentication by this user's password.
+    pub fn password_auth(&self, password: &str) -> Value {
+        let identifier = json!({ "type": "m.id.user", "user": self.user });
+        json!({ "type": "m.login.password", "identifier": identifier, "password": password })
     }
 
     pub async fn get(&self, path: &str) -> Reply {

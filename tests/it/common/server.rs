@@ -1,14 +1,13 @@
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use everfold::{
-    clock::{Clock, Random, SystemClock, SystemRandom},
+    clock::{Clock, Random, SimulatedClock, SimulatedRandom, SystemClock, SystemRandom},
     config::{Config, Sources},
-    http::App,
-    log::LogReader,
+    log::{EmbeddedLog, LogReader},
     server::{Server, World},
 };
-use projections::{Projector, Reader, Source, Store, StoreOptions, View, digest};
-use schemas::Lsn;
+use projections::{Projector, Reader, Source, Store, StoreOptions, digest};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::Client;
@@ -16,7 +15,9 @@ use super::Client;
 /// A server on a folder of its own, which goes with it.
 pub struct TestServer {
     server: Server,
-    _folder: TempDir,
+    folder: TempDir,
+    config: Config,
+    world: World,
 }
 
 impl TestServer {
@@ -27,12 +28,27 @@ impl TestServer {
 
     /// With other settings than usual.
     pub async fn with(settings: &[(&'static str, &str)]) -> Self {
+        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
+            (Arc::new(SystemClock::default()), Arc::new(SystemRandom));
+        Self::in_world(World { clock, random, log: None }, settings).await
+    }
+
+    /// With a clock that stands still until the test moves it.
+    pub async fn with_clock(settings: &[(&'static str, &str)]) -> (Self, Arc<SimulatedClock>) {
+        let clock = Arc::new(SimulatedClock::at(1_700_000_000_000));
+        let random = Arc::new(SimulatedRandom::seeded(1));
+        let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, random, log: None };
+        (Self::in_world(world, settings).await, clock)
+    }
+
+    async fn in_world(world: World, settings: &[(&'static str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let usual = [
             ("server_name", "test.example"),
             ("data", folder.path().to_str().unwrap()),
             ("http.listen", "127.0.0.1:0"),
             ("registration.mode", "open"),
+            ("registration.shared_secret", "shared"),
             ("rate_limits.enabled", "off"),
             ("memory.block_cache_mib", "8"),
             ("memory.write_buffer_mib", "8"),
@@ -40,11 +56,15 @@ impl TestServer {
         let usual = usual.iter().filter(|(key, _)| settings.iter().all(|(other, _)| key != other));
         let flags: Vec<_> = usual.chain(settings).map(|&(key, value)| (key, value.to_owned())).collect();
         let config = Config::load(Sources { flags: &flags, ..Sources::default() }).unwrap();
-        let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
-            (Arc::new(SystemClock::default()), Arc::new(SystemRandom));
-        let world = World { clock, random, log: None };
-        let server = Server::start(config, world).await.unwrap();
-        Self { server, _folder: folder }
+        let server = Server::start(config.clone(), world.clone()).await.unwrap();
+        Self { server, folder, config, world }
+    }
+
+    /// Stops it and starts it again, on another port: clients made before don't reach it any more.
+    pub async fn restart(self) -> Self {
+        self.server.stop().await;
+        let server = Server::start(self.config.clone(), self.world.clone()).await.unwrap();
+        Self { server, ..self }
     }
 
     /// Somebody who is not logged in.
@@ -52,29 +72,43 @@ impl TestServer {
         Client::new(format!("http://{}", self.server.addresses()[0]))
     }
 
-    /// The server's parts.
-    pub fn app(&self) -> &App {
-        self.server.app()
+    /// A new user, logged in, whose password is `password of NAME`.
+    pub async fn user(&self, name: &str) -> Client {
+        let body = json!({
+            "username": name, "password": format!("password of {name}"), "auth": { "type": "m.login.dummy" },
+        });
+        self.client().logged_in(&self.client().post("/register", body).await.ok())
+    }
+
+    /// A new user who administers the server.
+    pub async fn admin(&self, name: &str) -> Client {
+        let reply = self.client().register_by_secret(name, "shared", true).await.ok();
+        self.client().logged_in(&reply)
     }
 
     /// Ends the test: whatever it did, folding its log again from the first record gives the same read models.
     pub async fn finish(self) {
-        check_replay(&self.app().view().unwrap(), &*self.app().reader);
         self.server.stop().await;
+        let (log, read_models) = (self.config.log_folder(), self.config.read_models_folder());
+        tokio::task::spawn_blocking(move || check_replay(&log, &read_models)).await.unwrap();
+        drop(self.folder);
     }
 }
 
-fn check_replay(live: &View, log: &dyn LogReader) {
-    let folder = TempDir::new().unwrap();
-    let store = Arc::new(Store::open(folder.path(), StoreOptions::default()).unwrap());
-    let mut projector = Projector::open(Arc::clone(&store)).unwrap();
-    // Another batch size than any that the server used.
-    while projector.cursor().lsn < live.lsn() {
-        let mut entries = log.read(projector.cursor().lsn.next(), 7, usize::MAX).unwrap();
-        entries.retain(|entry| entry.lsn <= live.lsn());
+fn check_replay(log: &Path, read_models: &Path) {
+    let log = EmbeddedLog::open_read_only(log).unwrap();
+    let store = |path: &Path| Arc::new(Store::open(path, StoreOptions::default()).unwrap());
+    let scratch = TempDir::new().unwrap();
+    let replayed = store(scratch.path());
+    let mut projector = Projector::open(Arc::clone(&replayed)).unwrap();
+    while projector.cursor().lsn < log.tail() {
+        // Another batch size than any that the server used.
+        let entries = log.read(projector.cursor().lsn.next(), 7, usize::MAX).unwrap();
         projector.apply(&entries, true).unwrap();
     }
-    assert!(projector.cursor().lsn > Lsn::ZERO);
-    let replayed = digest::all(&Reader::new(store).view().unwrap()).unwrap();
-    assert_eq!(digest::all(live).unwrap(), replayed, "a replay of the log gives other read models");
+    let live = Reader::new(store(read_models)).view().unwrap();
+    assert_eq!(live.lsn(), log.tail(), "the server stopped without folding everything");
+    let replayed = Reader::new(replayed).view().unwrap();
+    let (live, replayed) = (digest::all(&live).unwrap(), digest::all(&replayed).unwrap());
+    assert_eq!(live, replayed, "a replay of the log gives other read models");
 }

@@ -1,0 +1,50 @@
+//! What administrators of the server do, with the paths and shapes of Synapse's admin API, so that its tools work.
+
+pub mod register;
+mod registration_tokens;
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, MatchedPath},
+    http::{self, request},
+};
+use ruma::api::auth_scheme::{AccessToken, AuthScheme};
+use schemas::Origin;
+
+use super::{
+    App,
+    auth::{self, Identify},
+    reply::ApiError,
+};
+
+/// All of it.
+pub(super) fn routes() -> Router<App> {
+    Router::new().merge(register::routes()).merge(registration_tokens::routes())
+}
+
+/// An administrator of the server. Goes before everything else that a handler takes: who is none learns nothing more.
+pub struct Admin(auth::Session);
+
+impl Admin {
+    /// The origin of what they do as such.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        Origin::Admin { user: self.0.user.to_string() }
+    }
+}
+
+impl FromRequestParts<App> for Admin {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut request::Parts, app: &App) -> Result<Self, ApiError> {
+        let address = auth::address(app, parts);
+        let mut head = http::Request::new(());
+        *head.uri_mut() = parts.uri.clone();
+        *head.headers_mut() = parts.headers.clone();
+        let token =
+            AccessToken::extract_authentication(&head).map_err(|error| auth::missing_token(error.to_string()))?;
+        let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+        let session = AccessToken::identify(app, token, route, address)?;
+        if session.admin { Ok(Self(session)) } else { Err(ApiError::forbidden("you are not a server admin")) }
+    }
+}

@@ -1,0 +1,150 @@
+//! Registration tokens.
+//!
+//! `GET /_synapse/admin/v1/registration_tokens`, `POST /_synapse/admin/v1/registration_tokens/new`,
+//! `GET`, `PUT` and `DELETE /_synapse/admin/v1/registration_tokens/{token}`
+
+use axum::{
+    Router,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    routing::{get, post},
+};
+use projections::models::accounts;
+use schemas::facts::RegistrationTokenSet;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Admin;
+use crate::{
+    commands::accounts::{self as commands, no_such_token, usable},
+    http::{App, extract::Json, reply::ApiError},
+};
+
+/// The longest token.
+const MAX_LENGTH: usize = 64;
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .route("/_synapse/admin/v1/registration_tokens", get(list))
+        .route("/_synapse/admin/v1/registration_tokens/new", post(create))
+        .route("/_synapse/admin/v1/registration_tokens/{token}", get(show).put(change).delete(remove))
+}
+
+#[derive(Serialize)]
+struct Shown {
+    token: String,
+    uses_allowed: Option<u64>,
+    /// Registrations under way: a use counts once an account is there, so there are none.
+    pending: u64,
+    completed: u64,
+    expiry_time: Option<u64>,
+}
+
+impl Shown {
+    fn new(token: String, found: &accounts::RegistrationToken) -> Self {
+        let accounts::RegistrationToken { uses_allowed, completed, expires_at_ms } = *found;
+        Self { token, uses_allowed, pending: 0, completed, expiry_time: expires_at_ms }
+    }
+
+    fn find(app: &App, token: String) -> Result<axum::Json<Self>, ApiError> {
+        let found = accounts::registration_token(&app.view()?, &token)?.ok_or_else(no_such_token)?;
+        Ok(axum::Json(Self::new(token, &found)))
+    }
+}
+
+#[derive(Deserialize)]
+struct Which {
+    valid: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct List {
+    registration_tokens: Vec<Shown>,
+}
+
+async fn list(
+    State(app): State<App>,
+    _: Admin,
+    which: Result<Query<Which>, QueryRejection>,
+) -> Result<axum::Json<List>, ApiError> {
+    let Query(which) = which.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let (view, now_ms) = (app.view()?, app.clock.now_ms());
+    let all = accounts::registration_tokens(&view, None);
+    let wanted = all.filter(|row| match (row, which.valid) {
+        (Ok((_, token)), Some(valid)) => usable(token, &view, now_ms) == valid,
+        _ => true,
+    });
+    let shown = wanted.map(|row| row.map(|(token, found)| Shown::new(token, &found)));
+    Ok(axum::Json(List { registration_tokens: shown.collect::<Result<_, _>>()? }))
+}
+
+async fn show(State(app): State<App>, _: Admin, Path(token): Path<String>) -> Result<axum::Json<Shown>, ApiError> {
+    Shown::find(&app, token)
+}
+
+#[derive(Deserialize)]
+struct New {
+    token: Option<String>,
+    length: Option<usize>,
+    uses_allowed: Option<u64>,
+    expiry_time: Option<u64>,
+}
+
+async fn create(State(app): State<App>, admin: Admin, Json(new): Json<New>) -> Result<axum::Json<Shown>, ApiError> {
+    let length = new.length.unwrap_or(16);
+    if !(1..=MAX_LENGTH).contains(&length) {
+        return Err(ApiError::invalid(format!("length must be between 1 and {MAX_LENGTH}")));
+    }
+    let token = new.token.unwrap_or_else(|| app.random.alphanumeric(length));
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+    if !(1..=MAX_LENGTH).contains(&token.len()) || !token.bytes().all(is_legal) {
+        return Err(ApiError::invalid(format!("a token has 1 to {MAX_LENGTH} of the letters A-Z a-z 0-9 . _ ~ -")));
+    }
+    check_expiry(&app, new.expiry_time)?;
+    let set =
+        RegistrationTokenSet { token: token.clone(), uses_allowed: new.uses_allowed, expires_at_ms: new.expiry_time };
+    commands::add_registration_token(&app.commands, admin.origin(), set).await?;
+    Shown::find(&app, token)
+}
+
+fn check_expiry(app: &App, time: Option<u64>) -> Result<(), ApiError> {
+    if time.is_some_and(|time| time <= app.clock.now_ms()) {
+        return Err(ApiError::invalid("expiry_time is over already"));
+    }
+    Ok(())
+}
+
+/// What is left out stays as it is; null takes a limit away.
+#[derive(Deserialize)]
+struct Change {
+    #[serde(default, deserialize_with = "present")]
+    uses_allowed: Option<Option<u64>>,
+    #[serde(default, deserialize_with = "present")]
+    expiry_time: Option<Option<u64>>,
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+async fn change(
+    State(app): State<App>,
+    admin: Admin,
+    Path(token): Path<String>,
+    Json(change): Json<Change>,
+) -> Result<axum::Json<Shown>, ApiError> {
+    check_expiry(&app, change.expiry_time.flatten())?;
+    let edit = move |set: &mut RegistrationTokenSet| {
+        set.uses_allowed = change.uses_allowed.unwrap_or(set.uses_allowed);
+        set.expires_at_ms = change.expiry_time.unwrap_or(set.expires_at_ms);
+    };
+    commands::change_registration_token(&app.commands, admin.origin(), token.clone(), edit).await?;
+    Shown::find(&app, token)
+}
+
+async fn remove(
+    State(app): State<App>,
+    admin: Admin,
+    Path(token): Path<String>,
+) -> Result<axum::Json<serde_json::Value>, ApiError> {
+    commands::remove_registration_token(&app.commands, admin.origin(), token).await?;
+    Ok(axum::Json(serde_json::json!({})))
+}

@@ -1,0 +1,88 @@
+//! Client-server API, "Device Management".
+//!
+//! `GET /_matrix/client/v3/devices`, `GET`, `PUT` and `DELETE /_matrix/client/v3/devices/{deviceId}`,
+//! `POST /_matrix/client/v3/delete_devices`
+
+use axum::Router;
+use projections::models::devices;
+use ruma::{
+    DeviceId, MilliSecondsSinceUnixEpoch, UInt,
+    api::client::{
+        device::{
+            Device, delete_device::v3 as delete_device, delete_devices::v3 as delete_devices,
+            get_device::v3 as get_device, get_devices::v3 as get_devices, update_device::v3 as update_device,
+        },
+        uiaa::AuthType,
+    },
+};
+
+use crate::{
+    commands::{Sender, devices as commands},
+    http::{
+        App,
+        extract::{Matrix, Routes},
+        reply::ApiError,
+        uia,
+    },
+};
+
+pub fn routes() -> Router<App> {
+    Router::new()
+        .matrix(get_devices)
+        .matrix(get_device)
+        .matrix(update_device)
+        .matrix(delete_device)
+        .matrix(delete_devices)
+}
+
+/// Refuses a device that can't be one.
+///
+/// # Errors
+/// 400 `M_INVALID_PARAM`
+pub fn check_device(id: Option<&DeviceId>, name: Option<&str>) -> Result<(), ApiError> {
+    id.map_or(Ok(()), commands::check_id)?;
+    name.map_or(Ok(()), commands::check_name)?;
+    Ok(())
+}
+
+fn shown(app: &App, sender: &Sender, id: &str, found: devices::Device) -> Device {
+    let mut device = Device::new(id.into());
+    device.display_name = found.display_name;
+    let of = Sender { user: sender.user.clone(), device: id.into() };
+    if let Some((ms, address)) = app.seen.last(&of) {
+        device.last_seen_ip = Some(address.to_string());
+        device.last_seen_ts = UInt::try_from(ms).ok().map(MilliSecondsSinceUnixEpoch);
+    }
+    device
+}
+
+async fn get_devices(app: App, req: Matrix<get_devices::Request>) -> Result<get_devices::Response, ApiError> {
+    let view = app.view()?;
+    let found = devices::of_user(&view, req.who.user.as_str());
+    let shown = found.map(|row| row.map(|(id, device)| shown(&app, &req.who, &id, device)));
+    Ok(get_devices::Response::new(shown.collect::<Result<_, _>>()?))
+}
+
+async fn get_device(app: App, req: Matrix<get_device::Request>) -> Result<get_device::Response, ApiError> {
+    let id = req.body.device_id.as_str();
+    let found = devices::get(&app.view()?, req.who.user.as_str(), id)?;
+    let found = found.ok_or_else(|| ApiError::not_found("there is no such device"))?;
+    Ok(get_device::Response::new(shown(&app, &req.who, id, found)))
+}
+
+async fn update_device(app: App, req: Matrix<update_device::Request>) -> Result<update_device::Response, ApiError> {
+    commands::rename(&app.commands, &req.who, &req.body.device_id, req.body.display_name).await?;
+    Ok(update_device::Response::new())
+}
+
+async fn delete_device(app: App, req: Matrix<delete_device::Request>) -> Result<delete_device::Response, ApiError> {
+    uia::interact(&app, &req.received, Some(&req.who.user), &[&[AuthType::Password]], req.body.auth.as_ref()).await?;
+    commands::remove(&app.commands, &req.who, [req.body.device_id]).await?;
+    Ok(delete_device::Response::new())
+}
+
+async fn delete_devices(app: App, req: Matrix<delete_devices::Request>) -> Result<delete_devices::Response, ApiError> {
+    uia::interact(&app, &req.received, Some(&req.who.user), &[&[AuthType::Password]], req.body.auth.as_ref()).await?;
+    commands::remove(&app.commands, &req.who, req.body.devices).await?;
+    Ok(delete_devices::Response::new())
+}
