@@ -108,7 +108,7 @@ fn readable_tags(content: &Json) -> Tags {
 async fn tag(app: App, request: Matrix<create_tag::Request>) -> Result<create_tag::Response, ApiError> {
     request.who.must_be(&request.body.user_id)?;
     // As it came: tags may say more than ruma knows of.
-    let content = content::object(&String::from_utf8_lossy(&request.raw))?;
+    let content = content::object(&String::from_utf8_lossy(&request.received.raw))?;
     commands::tag(&app.commands, &request.who, &request.body.room_id, &request.body.tag, Some(content)).await?;
     Ok(create_tag::Response::new())
 }

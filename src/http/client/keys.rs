@@ -157,7 +157,8 @@ async fn upload_cross_signing(
     )?;
     let replaces = keys::replaces_keys(&app.view()?, &request.who, &upload)?;
     if replaces {
-        uia::interact(&app, &request, Some(&request.who.user), &[&[AuthType::Password]], auth.as_ref()).await?;
+        uia::interact(&app, &request.received, Some(&request.who.user), &[&[AuthType::Password]], auth.as_ref())
+            .await?;
     }
     keys::set_cross_signing(&app.commands, &request.who, upload, replaces).await?;
     Ok(upload_signing_keys::Response::new())
