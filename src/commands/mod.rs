@@ -15,6 +15,7 @@ pub mod keys;
 pub mod lane;
 pub mod profiles;
 pub mod push_rules;
+pub mod receipts;
 pub mod sessions;
 mod stamp;
 pub mod to_device;

@@ -13,6 +13,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
+
 use schemas::{
     Fact, Lsn, Nid,
     facts::{RoomForgotten, StateChange},
@@ -358,6 +360,24 @@ fn rooms_in(read: &dyn Read, prefix: Vec<u8>) -> impl Iterator<Item = Result<(Ni
         let room = key.len().checked_sub(Nid::LEN).and_then(|at| Nid::from_slice(&key[at..]));
         Ok((room.ok_or_else(|| malformed_key(ROOMS))?, member))
     })
+}
+
+/// Whether two users are in one room.
+///
+/// # Errors
+/// When the store fails.
+pub fn share_room(read: &dyn Read, one: &str, other: &str) -> Result<bool, StoreError> {
+    let (mut ones, mut others) = (rooms_of(read, one, Membership::Join), rooms_of(read, other, Membership::Join));
+    let (mut of_one, mut of_other) = (ones.next().transpose()?, others.next().transpose()?);
+    // Both come in the order of the rooms.
+    while let (Some((a, _)), Some((b, _))) = (&of_one, &of_other) {
+        match a.cmp(b) {
+            Ordering::Equal => return Ok(true),
+            Ordering::Less => of_one = ones.next().transpose()?,
+            Ordering::Greater => of_other = others.next().transpose()?,
+        }
+    }
+    Ok(false)
 }
 
 /// The users who stand thus to a room, in the order in which they came to it: the first of them are its heroes.

@@ -26,7 +26,7 @@ use schemas::Json;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    commands::{account_data as commands, content},
+    commands::{account_data as commands, content, receipts::FULLY_READ},
     http::{
         App,
         extract::{Matrix, Routes},
@@ -36,8 +36,6 @@ use crate::{
 
 /// Push rules look like account data, but have endpoints of their own.
 const PUSH_RULES: &str = "m.push_rules";
-/// How far a user has read has endpoints of its own too.
-const FULLY_READ: &str = "m.fully_read";
 
 pub fn routes() -> Router<App> {
     Router::new()

@@ -6,11 +6,14 @@ mod devices;
 mod discovery;
 mod filled;
 mod keys;
+mod presence;
 mod profiles;
 mod push_rules;
+mod receipts;
 mod registration;
 mod sessions;
 mod to_device;
+mod typing;
 
 use axum::Router;
 
@@ -29,4 +32,10 @@ pub(super) fn routes() -> Router<App> {
         .merge(keys::routes())
         .merge(to_device::routes())
         .merge(push_rules::routes())
+        .merge(presence::routes())
+        .merge(profiles::routes())
+        .merge(push_rules::routes())
+        .merge(receipts::routes())
+        .merge(to_device::routes())
+        .merge(typing::routes())
 }

@@ -147,6 +147,23 @@ fn an_invitation_from_elsewhere_needs_no_more_of_the_room() {
 }
 
 #[test]
+fn users_share_a_room_while_both_are_in_one() {
+    let (mut world, mut room) = start();
+    let shared = |world: &World| {
+        let view = world.view();
+        let both = [share_room(&view, ALICE, BOB).unwrap(), share_room(&view, BOB, ALICE).unwrap()];
+        assert_eq!(both[0], both[1]);
+        both[0]
+    };
+    world.fold(room.member("$invite", BOB, "invite"));
+    assert!(!shared(&world));
+    world.fold(room.member("$bob", BOB, "join"));
+    assert!(shared(&world));
+    world.fold(room.member("$left", ALICE, "leave"));
+    assert!(!shared(&world));
+}
+
+#[test]
 fn a_room_is_forgotten_only_from_outside() {
     let (mut world, mut room) = start();
     let forget = |user: &str| Fact::from(RoomForgotten { user: user.into(), room: ID.into() });
