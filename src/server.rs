@@ -22,12 +22,17 @@ use crate::{
     ephemeral::Ephemeral,
     fold::{self, Driver},
     http::{self, App, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
+    keys::{KeyError, OwnKey},
     log::{
         Log, LogReader,
         embedded::{EmbeddedLog, EmbeddedOptions, Observer, OpenError},
     },
     metrics::Metrics,
+    sync::{Acknowledged, Notifier, Syncs},
 };
+
+/// The signing key's file in the data folder.
+const SIGNING_KEY: &str = "signing.key";
 
 /// This node's number among those on one log.
 const NODE: u32 = 0;
@@ -64,6 +69,9 @@ pub enum StartError {
     /// The read models can't be opened.
     #[error("the read models can't be opened: {0}")]
     Store(#[from] StoreError),
+    /// The signing key can't be read or made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A folder or address can't be used.
     #[error("{what}: {source}")]
     Io {
@@ -107,12 +115,19 @@ impl Server {
         let counted = Arc::clone(&metrics);
         progress.listen(move |applied| counted.applied(applied));
         let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&clock), random.alphanumeric(8)));
+        let key = OwnKey::open(&config.data.join(SIGNING_KEY), &config.server_name, &*random)?;
+        let notifier = Arc::new(Notifier::new(Arc::clone(&source) as Arc<dyn Source>));
+        let waker = Arc::clone(&notifier);
+        progress.listen(move |applied| waker.applied(applied));
+        let waker = Arc::clone(&notifier);
+        ephemeral.listen(move |change, position| waker.changed(change, position));
         let commands = Commands::new(commands::Parts {
             log: Arc::clone(&log),
             source: Arc::clone(&source) as Arc<dyn Source>,
             progress: Arc::clone(&progress),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
+            key: Arc::new(key),
             server_name: config.server_name.clone(),
             node: NODE,
         });
@@ -120,6 +135,15 @@ impl Server {
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
         let addresses = addresses.map_err(io("the address that is listened on"))?;
         let stop = CancellationToken::new();
+        let syncs = Syncs {
+            source: Arc::clone(&source) as Arc<dyn Source>,
+            progress: Arc::clone(&progress),
+            ephemeral: Arc::clone(&ephemeral),
+            notifier: Arc::clone(&notifier),
+            with_presence: config.presence.enabled,
+            stop: stop.clone(),
+        };
+        let acknowledged = Arc::new(Acknowledged::default());
         let app = App::new(http::Parts {
             seen: Seen::default(),
             limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
@@ -137,10 +161,13 @@ impl Server {
             progress,
             commands,
             ephemeral: Arc::clone(&ephemeral),
+            syncs,
+            acknowledged: Arc::clone(&acknowledged),
         });
         let tasks = vec![
             tokio::spawn(http::listen::serve(listeners, http::router(app.clone()), app.clone(), stop.clone())),
-            tokio::spawn(expire(ephemeral, stop.clone())),
+            tokio::spawn(expire(ephemeral, notifier, stop.clone())),
+            tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())),
         ];
         Ok(Self { addresses, app, log, driver, stop, tasks })
     }
@@ -257,10 +284,25 @@ fn report() -> impl Fn(Lsn, Lsn) {
     }
 }
 
-/// Ends typing and presence that nobody renews.
-async fn expire(ephemeral: Arc<Ephemeral>, stop: CancellationToken) {
+/// Ends typing and presence that nobody renews, and forgets who has not synced for long.
+async fn expire(ephemeral: Arc<Ephemeral>, notifier: Arc<Notifier>, stop: CancellationToken) {
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     while stop.run_until_cancelled(seconds.tick()).await.is_some() {
         ephemeral.expire();
+        notifier.forget_idle();
+    }
+}
+
+/// Puts on the log what devices have got, once a minute and at the end.
+async fn acknowledge(acknowledged: Arc<Acknowledged>, commands: Commands, stop: CancellationToken) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        let goes_on = stop.run_until_cancelled(minutes.tick()).await.is_some();
+        if let Err(error) = acknowledged.flush(&commands).await {
+            tracing::warn!(%error, "what devices have got is not noted yet");
+        }
+        if !goes_on {
+            return;
+        }
     }
 }

@@ -158,14 +158,19 @@ impl Generation {
     }
 }
 
-/// Folds a record over a view and throws the result away, so that no record that can't be folded gets on the log.
+/// Folds records that are to stand together over a view and throws the result away, so that none that can't be folded
+/// gets on the log.
 ///
 /// # Errors
-/// When it can't be folded.
-pub fn dry_fold(read: &dyn Read, cursor: &Cursor, bytes: Arc<[u8]>) -> Result<(), FoldError> {
+/// When one can't be folded.
+pub fn dry_fold(read: &dyn Read, cursor: &Cursor, records: &[Arc<[u8]>]) -> Result<(), FoldError> {
     let mut cursor = cursor.clone();
-    let entry = Entry { lsn: cursor.lsn.next(), bytes };
-    fold_record(&mut cursor, &entry, models::ALL, &mut Batch::new(read)).map(drop)
+    let mut batch = Batch::new(read);
+    for bytes in records {
+        let entry = Entry { lsn: cursor.lsn.next(), bytes: Arc::clone(bytes) };
+        fold_record(&mut cursor, &entry, models::ALL, &mut batch)?;
+    }
+    Ok(())
 }
 
 fn fold_record(

@@ -8,14 +8,19 @@ pub mod account_data;
 pub mod accounts;
 pub mod content;
 pub mod devices;
+mod directory;
 mod error;
+pub mod events;
 mod genesis;
 pub mod guards;
 pub mod keys;
 pub mod lane;
+pub mod membership;
 pub mod profiles;
 pub mod push_rules;
 pub mod receipts;
+pub mod room;
+pub mod rooms;
 pub mod sessions;
 mod stamp;
 pub mod to_device;
@@ -34,6 +39,7 @@ pub use stamp::Stamp;
 use crate::{
     clock::{Clock, Random},
     fold::{Progress, Stopped},
+    keys::OwnKey,
     log::Log,
 };
 
@@ -52,6 +58,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Signs events.
+    pub key: Arc<OwnKey>,
     /// This server.
     pub server_name: OwnedServerName,
     /// This node.

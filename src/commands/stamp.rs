@@ -1,11 +1,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use projections::{View, dry_fold};
-use schemas::{Draft, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId, facts::IdleGap};
+use projections::{View, dry_fold, models::staging};
+use schemas::{
+    Blob, DecodeError, Draft, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId,
+    facts::{EventBodies, EventLearned, IdleGap, StagedEvents},
+};
 
 use super::{Error, Parts, Refusal, Request};
 use crate::telemetry;
+
+/// A staged part holds about so many bytes of events; an event has at most 64 KiB.
+const PART_BYTES: usize = 512 << 10;
+/// A decision stages at most so many parts.
+const MAX_PARTS: usize = 32;
 
 /// Makes records out of drafts: stamps them with id, attempt, time and node, and checks that they can be folded.
 pub struct Stamp {
@@ -21,7 +29,7 @@ impl Stamp {
     /// For the attempts at one request.
     #[must_use]
     pub fn new(parts: &Arc<Parts>, request: Request) -> Self {
-        let id = request.id.unwrap_or_else(|| parts.random_id());
+        let id = request.id.unwrap_or_else(|| parts.random.record_id());
         let span = tracing::Span::current();
         Self { parts: Arc::clone(parts), origin: request.origin, id, attempt: 0, span }
     }
@@ -30,12 +38,6 @@ impl Stamp {
     #[must_use]
     pub const fn id(&self) -> RecordId {
         self.id
-    }
-
-    /// Who asks.
-    #[must_use]
-    pub const fn origin(&self) -> &Origin {
-        &self.origin
     }
 
     /// Notes where the record was applied.
@@ -48,64 +50,107 @@ impl Stamp {
         self.attempt = self.attempt.saturating_add(1);
     }
 
-    /// The bytes of a draft's record, and of an `IdleGap` before it where log time would hold it back. A record that
-    /// doesn't build on one still in flight (`after`) is folded dry, so that no poison gets on the log.
+    /// The bytes of a draft's record, and of what has to stand before it: an `IdleGap` where log time would hold it back,
+    /// staged events where it would be too large. What doesn't build on a record still in flight (`after`) is folded
+    /// dry, so that no poison gets on the log.
     ///
     /// # Errors
     /// When the record is too large, or could not be folded.
     pub fn seal(&self, draft: Draft, view: &View, after: Option<RecordId>) -> Result<Vec<Bytes>, Error> {
-        let header = Header {
-            format: FORMAT,
-            id: self.id,
-            attempt: self.attempt,
-            at_ms: self.parts.now_ms(),
-            node: self.parts.node,
-            origin: self.origin.clone(),
-            cause: None,
-            reads: draft.reads,
-            writes: draft.writes,
-            after,
-        };
+        let Draft { reads, writes, facts } = draft;
+        let at_ms = self.parts.now_ms();
+        let header = Header { attempt: self.attempt, reads, writes, after, ..self.header(self.id, at_ms) };
         let mut records = Vec::with_capacity(1);
-        if view.log_time().needs_idle_gap(header.at_ms) && after.is_none() {
-            records.push(self.parts.idle_gap(header.at_ms)?);
+        if view.log_time().needs_idle_gap(at_ms) && after.is_none() {
+            let gap = Header { origin: Origin::Server, ..self.header(self.parts.random.record_id(), at_ms) };
+            records.push(encode(gap, &[IdleGap {}.into()])?);
         }
-        let record = Record { header, facts: draft.facts.iter().map(RawFact::from).collect() };
-        let bytes = record.encode().map_err(|_| Refusal::too_large("the request is too large to be recorded"))?;
-        let broken = |error: String| Error::Internal(format!("a decision could not be folded: {error}"));
-        if after.is_none() {
-            dry_fold(view, view.cursor(), Arc::from(bytes.as_slice())).map_err(|error| broken(error.to_string()))?;
-        } else {
-            // What it builds on is not in the view yet: it must at least decode.
-            let record = Record::decode(&bytes).map_err(|error| broken(error.to_string()))?;
-            record.facts.iter().try_for_each(|fact| fact.decode().map(drop)).map_err(|e| broken(e.to_string()))?;
+        match encode(header.clone(), &facts) {
+            Err(DecodeError::TooLarge { .. }) if after.is_none() => self.stage(header, facts, &mut records)?,
+            encoded => records.push(encoded?),
         }
-        records.push(Bytes::from(bytes));
+        check(&records, view, after.is_some())?;
         Ok(records)
     }
-}
 
-impl Parts {
-    pub(crate) fn random_id(&self) -> RecordId {
-        let mut id = [0; 16];
-        self.random.fill(&mut id);
-        RecordId(id)
-    }
-
-    fn idle_gap(&self, at_ms: u64) -> Result<Bytes, Error> {
-        let header = Header {
+    fn header(&self, id: RecordId, at_ms: u64) -> Header {
+        Header {
             format: FORMAT,
-            id: self.random_id(),
+            id,
             attempt: 0,
             at_ms,
-            node: self.node,
-            origin: Origin::Server,
+            node: self.parts.node,
+            origin: self.origin.clone(),
             cause: None,
             reads: Vec::new(),
             writes: Vec::new(),
             after: None,
-        };
-        let record = Record { header, facts: vec![RawFact::from(&Fact::from(IdleGap {}))] };
-        record.encode().map(Bytes::from).map_err(|error| Error::Internal(error.to_string()))
+        }
+    }
+
+    /// Events go into records of their own, which have no effect until the deciding record names them.
+    fn stage(&self, header: Header, facts: Vec<Fact>, records: &mut Vec<Bytes>) -> Result<(), Error> {
+        let set = Blob(self.parts.random.record_id().0.to_vec());
+        let mut parts = vec![EventBodies { set: set.clone(), n: 0, events: Vec::new() }];
+        let (mut others, mut bytes, mut n) = (Vec::new(), 0, 0);
+        for fact in facts {
+            let Fact::EventLearned(event) = fact else {
+                others.push(fact);
+                continue;
+            };
+            bytes += size(&event);
+            if bytes > PART_BYTES {
+                bytes = size(&event);
+                n += 1;
+                parts.push(EventBodies { set: set.clone(), n, events: Vec::new() });
+            }
+            if let Some(part) = parts.last_mut() {
+                part.events.push(event);
+            }
+        }
+        if parts.len() > MAX_PARTS {
+            return Err(Refusal::too_large("the request makes more events than can be recorded at once").into());
+        }
+        let staged = StagedEvents { sha256: staging::checksum(&parts), set, count: n + 1 };
+        for part in parts {
+            let own = self.header(self.parts.random.record_id(), header.at_ms);
+            records.push(encode(own, &[part.into()])?);
+        }
+        others.insert(0, staged.into());
+        records.push(encode(header, &others)?);
+        Ok(())
+    }
+}
+
+fn size(event: &EventLearned) -> usize {
+    let rest = event.rest.as_ref().and_then(schemas::Part::open).map_or(0, <[u8]>::len);
+    event.skeleton.0.len() + rest + event.id.len() + event.room.len()
+}
+
+fn encode(header: Header, facts: &[Fact]) -> Result<Bytes, DecodeError> {
+    let record = Record { header, facts: facts.iter().map(RawFact::from).collect() };
+    record.encode().map(Bytes::from)
+}
+
+fn check(records: &[Bytes], view: &View, in_flight: bool) -> Result<(), Error> {
+    let broken = |error: String| Error::Internal(format!("a decision could not be folded: {error}"));
+    if !in_flight {
+        let records: Vec<Arc<[u8]>> = records.iter().map(|bytes| Arc::from(&bytes[..])).collect();
+        return dry_fold(view, view.cursor(), &records).map_err(|error| broken(error.to_string()));
+    }
+    // What it builds on is not in the view yet: it must at least decode.
+    for bytes in records {
+        let record = Record::decode(bytes).map_err(|error| broken(error.to_string()))?;
+        record.facts.iter().try_for_each(|fact| fact.decode().map(drop)).map_err(|error| broken(error.to_string()))?;
+    }
+    Ok(())
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::TooLarge { .. } => Refusal::too_large("the request is too large to be recorded").into(),
+            other => Self::Internal(other.to_string()),
+        }
     }
 }

@@ -42,6 +42,7 @@ use crate::{
     fold::Progress,
     log::LogReader,
     metrics::Metrics,
+    sync::{Acknowledged, Syncs},
 };
 
 /// What handlers are made of.
@@ -66,6 +67,10 @@ pub struct Parts {
     pub commands: Commands,
     /// Typing and presence.
     pub ephemeral: Arc<Ephemeral>,
+    /// Answers syncs.
+    pub syncs: Syncs,
+    /// What devices have got of the messages to them.
+    pub acknowledged: Arc<Acknowledged>,
     /// When devices were last seen.
     pub seen: auth::Seen,
     /// How often something may be done.

@@ -30,6 +30,7 @@ pub mod accounts;
 pub mod admission;
 pub mod audit;
 pub mod devices;
+pub mod directory;
 pub mod events;
 pub mod keys;
 pub mod membership;
@@ -38,6 +39,7 @@ pub mod push;
 pub mod push_rules;
 pub mod receipts;
 pub mod relations;
+pub mod rooms;
 pub mod sessions;
 pub mod staging;
 pub mod state;
@@ -101,6 +103,8 @@ models! {
     Relations = relations,
     Receipts = receipts,
     Push = push,
+    Directory = directory,
+    Rooms = rooms,
     Audit = audit,
 }
 

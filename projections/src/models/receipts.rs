@@ -115,6 +115,14 @@ fn set(at: &At<'_>, fact: &ReceiptSet, batch: &mut Batch<'_>) -> Result<(), Fold
     Ok(())
 }
 
+/// The record that last moved a receipt in a room.
+///
+/// # Errors
+/// When the store fails.
+pub fn last_in_room(read: &dyn Read, room: Nid) -> Result<Option<Lsn>, StoreError> {
+    row(read, LAST_IN_ROOM, room.to_bytes())
+}
+
 /// The receipts in a room that `viewer` may see: all public ones, and their own.
 ///
 /// # Errors

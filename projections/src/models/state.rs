@@ -304,6 +304,15 @@ fn entries<'a>(
     })
 }
 
+/// All of a state but the events of one type.
+pub fn except_type<'a>(
+    read: &'a dyn Read,
+    state: &State,
+    event_type: &'a str,
+) -> impl Iterator<Item = Result<Entry, StoreError>> + 'a {
+    all(read, state).filter(move |entry| entry.as_ref().map_or(true, |entry| entry.event_type != event_type))
+}
+
 /// Where two states of one room differ; it costs the differences. States of two rooms have nothing in common.
 pub fn diff<'a>(
     read: &'a dyn Read,

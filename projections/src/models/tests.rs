@@ -7,12 +7,12 @@ use schemas::{
     Fact,
     facts::{EventRestated, Placement, RoomForgotten, Verdict, Visibility},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     events, membership,
     membership::{Counts, Membership, server_of},
-    relations, state, timeline,
+    relations, rooms, state, timeline,
 };
 use crate::{
     Cost, Position,
@@ -181,6 +181,28 @@ fn check_indexes(world: &World, story: &Story) {
     servers.retain(|_, joined| *joined > 0);
     assert_eq!(membership::servers_in(&view, room).collect::<Result<BTreeMap<_, _>, _>>().unwrap(), servers);
     assert_eq!(membership::local_users_in(&view, room).count() as u64, counts.joined_local);
+    check_summary(world, counts);
+}
+
+/// What administrators are shown of the room is what its state and its members say.
+fn check_summary(world: &World, counts: Counts) {
+    let (view, room) = (world.view(), world.room(ID));
+    let current = state::current(&view, room).unwrap();
+    let summary = rooms::summary(&view, room).unwrap().unwrap();
+    let figures = rooms::Figures {
+        public: false,
+        state_events: current.len().into(),
+        joined: counts.joined,
+        joined_local: counts.joined_local,
+    };
+    assert_eq!(summary.figures, figures);
+    let topic = state::get(&view, &current, "m.room.topic", "").unwrap().map(|event| events::client(&view, event));
+    let topic: Option<Value> = topic.map(|text| serde_json::from_str(&text.unwrap().unwrap()).unwrap());
+    assert_eq!(summary.settings.topic.as_deref(), topic.as_ref().and_then(|event| event["content"]["topic"].as_str()));
+    for order in [rooms::Order::Name, rooms::Order::JoinedMembers, rooms::Order::StateEvents] {
+        let listed: Vec<_> = rooms::list(&view, order, true, None, &rooms::Filter::default()).collect();
+        assert_eq!(listed.len(), 1);
+    }
 }
 
 proptest! {

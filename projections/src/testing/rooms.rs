@@ -83,6 +83,11 @@ impl Room {
         Self::new("!other:example.org").create(world, creator, ["$create2", "$creator2"])
     }
 
+    /// One of several such rooms.
+    pub(crate) fn made(world: &mut World, id: &str, creator: &str) -> Self {
+        Self::new(id).create(world, creator, [&format!("$create-{id}"), &format!("$creator-{id}")])
+    }
+
     fn create(mut self, world: &mut World, creator: &str, [create, join]: [&str; 2]) -> Self {
         let create = self.state(create, creator, "m.room.create", "", json!({"room_version": "11"}));
         let join = self.member(join, creator, "join");

@@ -12,6 +12,7 @@ mod push_rules;
 mod receipts;
 mod registration;
 mod sessions;
+mod sync;
 mod to_device;
 mod typing;
 
@@ -30,6 +31,9 @@ pub(super) fn routes() -> Router<App> {
         .merge(profiles::routes())
         .merge(account_data::routes())
         .merge(keys::routes())
+        .merge(profiles::routes())
+        .merge(push_rules::routes())
+        .merge(sync::routes())
         .merge(to_device::routes())
         .merge(push_rules::routes())
         .merge(presence::routes())

@@ -1,0 +1,223 @@
+use ruma::RoomVersionId;
+use schemas::{
+    Fact, Nid, Origin,
+    facts::{RoomBlocked, StateChange},
+};
+use serde_json::Value as Content;
+
+use super::{BLOCKS, Block, FIGURES, Figures, ORDERS, Order, SETTINGS, Settings, TOTALS, Value, block};
+use crate::{
+    At, Batch, FoldError, StoreError,
+    models::{directory, events, membership, state},
+    read::row,
+};
+
+pub(super) fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    match fact {
+        Fact::RoomBlocked(f) => set_block(at, f, batch)?,
+        Fact::RoomPublished(f) => {
+            if let Some(room) = events::room_nid(batch, &f.room)? {
+                relist(room, None, batch)?;
+            }
+        }
+        _ => {
+            let Some(effect) = events::state_effect(at, fact, batch)? else { return Ok(()) };
+            let mut changed: Vec<_> = effect.current.iter().filter_map(Changed::of).collect();
+            if let Some((nid, target)) = effect.redacted(batch)? {
+                changed.extend(redacted(nid, &target, batch)?);
+            }
+            let resettled = resettle(effect.head.room, changed, batch)?;
+            relist(effect.head.room, resettled, batch)?;
+        }
+    }
+    Ok(())
+}
+
+/// The first block counts until it is lifted.
+fn set_block(at: &At<'_>, fact: &RoomBlocked, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    if !fact.blocked {
+        batch.delete(BLOCKS, &fact.room);
+    } else if block(batch, &fact.room)?.is_none() {
+        let by = match &at.header.origin {
+            Origin::User { user, .. } | Origin::Admin { user } => user.as_str(),
+            Origin::Remote { .. } | Origin::AppService { .. } | Origin::Server => "",
+        };
+        let row = Block { by: by.to_owned(), reason: fact.reason.clone(), at_ms: at.log_time.ms };
+        batch.put(BLOCKS, &fact.room, &row);
+    }
+    Ok(())
+}
+
+/// A type whose event makes settings, and that event; none where the state has none any more.
+struct Changed {
+    event_type: String,
+    event: Option<Event>,
+}
+
+enum Event {
+    Named(String),
+    Known(Nid),
+}
+
+impl Changed {
+    fn of(change: &StateChange) -> Option<Self> {
+        let event_type = change.event_type.clone();
+        let event = change.event.clone().map(Event::Named);
+        makes_settings(&event_type, &change.state_key).then_some(Self { event_type, event })
+    }
+}
+
+fn makes_settings(event_type: &str, state_key: &str) -> bool {
+    state_key.is_empty()
+        && matches!(
+            event_type,
+            "m.room.create"
+                | "m.room.name"
+                | "m.room.topic"
+                | "m.room.avatar"
+                | "m.room.canonical_alias"
+                | "m.room.join_rules"
+                | "m.room.guest_access"
+                | "m.room.history_visibility"
+                | "m.room.encryption"
+                | "m.room.tombstone"
+        )
+}
+
+/// A redaction takes away what its target said, if that stands in the current state.
+fn redacted(nid: Nid, target: &events::Head, batch: &Batch<'_>) -> Result<Option<Changed>, StoreError> {
+    if !target.state_key.as_deref().is_some_and(|key| makes_settings(&target.event_type, key)) {
+        return Ok(None);
+    }
+    let current = state::current(batch, target.room)?;
+    let stands = state::get(batch, &current, &target.event_type, "")? == Some(nid);
+    Ok(stands.then(|| Changed { event_type: target.event_type.clone(), event: Some(Event::Known(nid)) }))
+}
+
+/// Settings before and after a change of them.
+struct Resettled {
+    before: Settings,
+    after: Settings,
+}
+
+fn resettle(room: Nid, changed: Vec<Changed>, batch: &mut Batch<'_>) -> Result<Option<Resettled>, FoldError> {
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    let before: Settings = row(batch, SETTINGS, room.to_bytes())?.unwrap_or_default();
+    let mut after = before.clone();
+    for Changed { event_type, event } in changed {
+        let event = match event {
+            Some(Event::Named(id)) => events::nid(batch, &id)?,
+            Some(Event::Known(nid)) => Some(nid),
+            None => None,
+        };
+        let text = event.map(|event| events::client(batch, event)).transpose()?.flatten();
+        // An object without a field reads like one that is not there.
+        let event = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Content::Null);
+        set(&mut after, &event_type, &event);
+    }
+    if after == before {
+        return Ok(None);
+    }
+    batch.put(SETTINGS, room.to_bytes(), &after);
+    Ok(Some(Resettled { before, after }))
+}
+
+fn set(settings: &mut Settings, event_type: &str, event: &Content) {
+    let content = &event["content"];
+    let text = |field: &str| content[field].as_str().map(ToOwned::to_owned).filter(|text| !text.is_empty());
+    match event_type {
+        "m.room.create" => {
+            settings.version = event.is_object().then(|| text("room_version").unwrap_or_else(|| "1".to_owned()));
+            let sender = event["sender"].as_str().map(ToOwned::to_owned);
+            let by_sender = settings.version.as_deref().is_some_and(is_made_by_sender);
+            settings.creator = if by_sender { sender } else { text("creator").or(sender) };
+            settings.room_type = text("type");
+            settings.federatable = event.is_object() && content["m.federate"].as_bool().unwrap_or(true);
+        }
+        "m.room.name" => settings.name = text("name"),
+        "m.room.topic" => settings.topic = text("topic"),
+        "m.room.avatar" => settings.avatar = text("url"),
+        "m.room.canonical_alias" => settings.canonical_alias = text("alias"),
+        "m.room.join_rules" => settings.join_rule = text("join_rule"),
+        "m.room.guest_access" => settings.guest_access = text("guest_access"),
+        "m.room.history_visibility" => settings.history_visibility = text("history_visibility"),
+        "m.room.encryption" => settings.encryption = text("algorithm"),
+        "m.room.tombstone" => {
+            settings.tombstoned = event.is_object();
+            settings.replacement = text("replacement_room");
+        }
+        _ => {}
+    }
+}
+
+/// From room version 11 on, the create event's content doesn't name the creator.
+fn is_made_by_sender(version: &str) -> bool {
+    let rules = RoomVersionId::try_from(version).ok().and_then(|version| version.rules());
+    rules.is_none_or(|rules| rules.authorization.use_room_create_sender)
+}
+
+/// Brings a room's keys to what is true of it now.
+fn relist(room: Nid, resettled: Option<Resettled>, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let before: Option<Figures> = row(batch, FIGURES, room.to_bytes())?;
+    if before.is_none() && resettled.as_ref().is_none_or(|settings| settings.after.version.is_none()) {
+        return Ok(());
+    }
+    let after = figures(room, batch)?;
+    let moved = before != Some(after);
+    if !moved && resettled.is_none() {
+        return Ok(());
+    }
+    let Some(id) = events::room(batch, room)?.map(|room| room.id) else { return Ok(()) };
+    for order in Order::ALL {
+        let settings = resettled.as_ref();
+        let was = match &before {
+            Some(figures) => settings.and_then(|s| order.setting(&s.before)).or_else(|| order.figure(figures)),
+            None => None,
+        };
+        let is = settings.and_then(|s| order.setting(&s.after)).or_else(|| order.figure(&after));
+        rekey(order, room, &id, was, is, batch);
+    }
+    if moved {
+        batch.put(FIGURES, room.to_bytes(), &after);
+        count(before.as_ref(), &after, batch)?;
+    }
+    Ok(())
+}
+
+fn figures(room: Nid, batch: &Batch<'_>) -> Result<Figures, StoreError> {
+    let counts = membership::counts(batch, room)?;
+    Ok(Figures {
+        public: directory::is_published(batch, room)?,
+        state_events: state::current(batch, room)?.len().into(),
+        joined: counts.joined,
+        joined_local: counts.joined_local,
+    })
+}
+
+fn rekey(order: Order, room: Nid, id: &str, was: Option<Value<'_>>, is: Option<Value<'_>>, batch: &mut Batch<'_>) {
+    if was == is {
+        return;
+    }
+    if let Some(was) = was {
+        batch.delete(ORDERS, order.key(was, id));
+    }
+    if let Some(is) = is {
+        batch.put_raw(ORDERS, order.key(is, id), room.to_bytes().to_vec());
+    }
+}
+
+/// Counts rooms by what the admin API can filter them by.
+fn count(before: Option<&Figures>, after: &Figures, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+    let class = |figures: &Figures| [u8::from(figures.public), u8::from(figures.joined == 0)];
+    let (from, to) = (before.map(class), class(after));
+    if from == Some(to) {
+        return Ok(());
+    }
+    for (class, by) in from.map(|from| (from, -1)).into_iter().chain([(to, 1)]) {
+        let count = row::<u64>(batch, TOTALS, class)?.unwrap_or_default().saturating_add_signed(by);
+        batch.put(TOTALS, class, &count);
+    }
+    Ok(())
+}

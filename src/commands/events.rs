@@ -1,0 +1,248 @@
+//! Sending: messages, state and redactions.
+
+use std::sync::Arc;
+
+use projections::{
+    View,
+    models::{directory, events, relations},
+};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
+    api::error::ErrorKind,
+    events::{StateEventType, TimelineEventType},
+};
+use schemas::{Lsn, RecordId};
+
+use super::{
+    Commands, Error, Parts, Refusal, Request, Sender,
+    guards::active,
+    lane::{Job, Step, Tip},
+    room::{NewEvent, Room, compose, not_blocked},
+};
+use crate::rooms::{Prototype, redaction};
+
+/// A request with a transaction id: it is carried out once.
+#[derive(Debug, Clone)]
+pub struct Transaction {
+    /// What the client chose.
+    pub id: String,
+    /// HTTP method and path, which together with user, device and id name the request.
+    pub method: &'static str,
+    /// See `method`.
+    pub path: String,
+}
+
+impl Sender {
+    /// Who asks, for the record; and the record's id, if the request has a transaction id.
+    #[must_use]
+    pub fn request(&self, transaction: Option<&Transaction>) -> Request {
+        let (user, device) = (self.user.as_str(), self.device.as_str());
+        let id = transaction.map(|t| RecordId::of_request(user, device, t.method, &t.path, &t.id));
+        Request { origin: self.origin(), id }
+    }
+}
+
+impl Commands {
+    /// Sends a message event; the reply is its id.
+    ///
+    /// # Errors
+    /// When the rules forbid it.
+    pub async fn send_message(
+        &self,
+        sender: Sender,
+        room: &RoomId,
+        event_type: &TimelineEventType,
+        content: CanonicalJsonObject,
+        transaction: Option<Transaction>,
+    ) -> Result<OwnedEventId, Error> {
+        self.send(sender, room, Prototype::message(event_type.to_string(), content), transaction).await
+    }
+
+    /// Sets a state event; the reply is the id of the event that says so, an earlier one if it says the same.
+    ///
+    /// # Errors
+    /// When the rules forbid it.
+    pub async fn send_state(
+        &self,
+        sender: Sender,
+        room: &RoomId,
+        event_type: &StateEventType,
+        state_key: String,
+        content: CanonicalJsonObject,
+    ) -> Result<OwnedEventId, Error> {
+        self.send(sender, room, Prototype::state(event_type.to_string(), state_key, content), None).await
+    }
+
+    /// Redacts an event; the reply is the id of the redaction.
+    ///
+    /// # Errors
+    /// When the rules forbid it, or the event is not there.
+    pub async fn redact(
+        &self,
+        sender: Sender,
+        room: &RoomId,
+        target: OwnedEventId,
+        reason: Option<String>,
+        transaction: Option<Transaction>,
+    ) -> Result<OwnedEventId, Error> {
+        let reason = reason.map(|reason| ("reason".to_owned(), CanonicalJsonValue::String(reason)));
+        let content = reason.into_iter().collect();
+        let redaction = Prototype { redacts: Some(target), ..Prototype::message("m.room.redaction", content) };
+        self.send(sender, room, redaction, transaction).await
+    }
+
+    async fn send(
+        &self,
+        sender: Sender,
+        room: &RoomId,
+        prototype: Prototype,
+        transaction: Option<Transaction>,
+    ) -> Result<OwnedEventId, Error> {
+        let request = sender.request(transaction.as_ref());
+        let transaction = transaction.map(|transaction| transaction.id);
+        let job = Send { parts: Arc::clone(self.parts()), room: room.to_owned(), sender, prototype, transaction };
+        self.lanes().run(room, request, job).await
+    }
+}
+
+/// One event of a local user.
+struct Send {
+    parts: Arc<Parts>,
+    room: OwnedRoomId,
+    sender: Sender,
+    prototype: Prototype,
+    transaction: Option<String>,
+}
+
+impl Send {
+    fn is_message(&self) -> bool {
+        self.prototype.state_key.is_none()
+    }
+}
+
+impl Job for Send {
+    type Reply = OwnedEventId;
+
+    fn pipelines(&self) -> bool {
+        self.is_message()
+    }
+
+    fn decide(&mut self, tip: &Tip) -> Result<Step<OwnedEventId>, Error> {
+        let room = Room::get(&tip.view, &self.room)?;
+        let sender_reads = active(&tip.view, &self.sender)?;
+        not_blocked(&room)?;
+        if let Some(wait) = self.check_target(&room, tip)? {
+            return Ok(wait);
+        }
+        if let Some(same) = self.same_state(&room)? {
+            return Ok(Step::Reply(same));
+        }
+        self.check_aliases(&room)?;
+        let event = NewEvent { prototype: self.prototype.clone(), transaction: self.transaction.clone(), sender_reads };
+        let composed = compose(&self.parts, &room, tip, &self.sender, event)?;
+        let id = composed.id.clone();
+        if composed.changes_state {
+            return Ok(Step::Barrier(composed.draft, Box::new(move |_| Ok(id))));
+        }
+        Ok(Step::Message(composed.draft, composed.id, composed.depth, Box::new(move |_| Ok(id))))
+    }
+
+    fn repeated(&mut self, view: &View, lsn: Lsn) -> Result<OwnedEventId, Error> {
+        sent_by(view, lsn)
+    }
+}
+
+impl Send {
+    /// A redaction's or an annotation's target must be seen: what is in flight is waited for.
+    fn check_target(&self, room: &Room<'_>, tip: &Tip) -> Result<Option<Step<OwnedEventId>>, Error> {
+        let relation = self.prototype.content.get("m.relates_to").and_then(CanonicalJsonValue::as_object);
+        let related = relation.and_then(|relation| relation.get("event_id")).and_then(CanonicalJsonValue::as_str);
+        let Some(target) = self.prototype.redacts.as_deref().map(EventId::as_str).or(related) else { return Ok(None) };
+        let Some(event) = events::nid(&tip.view, target)? else {
+            if tip.before.is_some() {
+                return Ok(Some(Step::Drain));
+            }
+            if self.prototype.redacts.is_some() {
+                return Err(Refusal::not_found("the event to be redacted is not known").into());
+            }
+            return Ok(None);
+        };
+        if self.prototype.redacts.is_none() {
+            return self.check_annotation(tip, relation, event);
+        }
+        let found = events::head(&tip.view, event)?.filter(|found| found.room == room.nid);
+        let author = found.and_then(|found| OwnedUserId::try_from(found.sender).ok());
+        let Some(author) = author else {
+            return Err(Refusal::not_found("the event to be redacted is in another room").into());
+        };
+        room.with_state(|state| redaction::may_ask(&self.sender.user, &author, state, room.rules))??;
+        Ok(None)
+    }
+
+    fn check_annotation(
+        &self,
+        tip: &Tip,
+        relation: Option<&CanonicalJsonObject>,
+        target: schemas::Nid,
+    ) -> Result<Option<Step<OwnedEventId>>, Error> {
+        let field = |name| relation.and_then(|relation| relation.get(name)).and_then(CanonicalJsonValue::as_str);
+        let (Some("m.annotation"), Some(key)) = (field("rel_type"), field("key")) else { return Ok(None) };
+        if tip.before.is_some() {
+            return Ok(Some(Step::Drain));
+        }
+        let Some(parent) = events::head(&tip.view, target)? else { return Ok(None) };
+        if relations::has_annotated(&tip.view, &parent, &self.prototype.kind, key, self.sender.user.as_str())? {
+            let message = "you have annotated this event with this key before";
+            return Err(Refusal::new(ErrorKind::DuplicateAnnotation, message).into());
+        }
+        Ok(None)
+    }
+
+    /// State that says what is said already is not said again.
+    fn same_state(&self, room: &Room<'_>) -> Result<Option<OwnedEventId>, Error> {
+        let Some(state_key) = &self.prototype.state_key else { return Ok(None) };
+        let event_type = StateEventType::from(self.prototype.kind.clone());
+        let Some(current) = room.state(&event_type, state_key)? else { return Ok(None) };
+        let content = serde_json::from_str::<CanonicalJsonObject>(current.content().get()).ok();
+        let same = *current.sender() == self.sender.user && content.as_ref() == Some(&self.prototype.content);
+        Ok(same.then(|| current.id().to_owned()))
+    }
+
+    /// New aliases of an `m.room.canonical_alias` must point to the room.
+    fn check_aliases(&self, room: &Room<'_>) -> Result<(), Error> {
+        if self.prototype.kind != "m.room.canonical_alias" {
+            return Ok(());
+        }
+        let current = room.state(&StateEventType::RoomCanonicalAlias, "")?;
+        let before = current.and_then(|pdu| serde_json::from_str::<CanonicalJsonObject>(pdu.content().get()).ok());
+        let before = before.as_ref().map(aliases_of).unwrap_or_default();
+        for alias in aliases_of(&self.prototype.content) {
+            if before.contains(&alias) {
+                continue;
+            }
+            if <&ruma::RoomAliasId>::try_from(alias.as_str()).is_err() {
+                return Err(Refusal::invalid(format!("`{alias}` is not a room alias")).into());
+            }
+            let there = directory::alias(room.view, &alias)?;
+            if there.is_none_or(|target| target.room != room.id.as_str()) {
+                let message = format!("`{alias}` does not point to this room");
+                return Err(Refusal::new(ErrorKind::BadAlias, message).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn aliases_of(content: &CanonicalJsonObject) -> Vec<String> {
+    let main = content.get("alias").and_then(CanonicalJsonValue::as_str).filter(|alias| !alias.is_empty());
+    let others = content.get("alt_aliases").and_then(CanonicalJsonValue::as_array).into_iter().flatten();
+    main.into_iter().chain(others.filter_map(CanonicalJsonValue::as_str)).map(str::to_owned).collect()
+}
+
+/// The event that a repeated request sent the first time.
+pub(super) fn sent_by(view: &View, lsn: Lsn) -> Result<OwnedEventId, Error> {
+    match events::learned_by(view, lsn).next().transpose()?.map(|event| OwnedEventId::try_from(event.id)) {
+        Some(Ok(id)) => Ok(id),
+        _ => Err(Error::Internal("the first record of a repeated request holds no event".into())),
+    }
+}

@@ -1,0 +1,288 @@
+//! Joining, inviting, knocking, leaving, kicking, banning, forgetting.
+
+use std::sync::Arc;
+
+use projections::{
+    StoreError, View,
+    models::{membership, membership::Membership, profiles},
+};
+use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId, api::error::ErrorKind};
+use schemas::{Draft, Key, Lsn, Read, Tag, facts::RoomForgotten};
+
+use super::{
+    Commands, Decision, Error, Parts, Refusal, Sender,
+    guards::{active, standing},
+    lane::{Job, Step, Tip},
+    room::{NewEvent, Room, compose, not_blocked},
+    rooms::check_invitee,
+    unchanged,
+};
+use crate::rooms::{
+    Power, Prototype,
+    join_rules::{self, WayIn},
+};
+
+/// So many members are asked whether they may let somebody in, besides those who are named in the power levels.
+const SOME_MEMBERS: usize = 16;
+
+/// What is to become of a membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Move {
+    /// The sender joins.
+    Join,
+    /// The sender asks to be let in.
+    Knock,
+    /// The sender leaves, refuses an invitation or takes back a knock.
+    Leave,
+    /// The target is invited.
+    Invite,
+    /// The target is made to leave, or their invitation or knock is turned down.
+    Kick,
+    /// The target is banned.
+    Ban,
+    /// The target is not banned any more.
+    Unban,
+}
+
+impl Move {
+    const fn membership(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Knock => "knock",
+            Self::Invite => "invite",
+            Self::Ban => "ban",
+            Self::Leave | Self::Kick | Self::Unban => "leave",
+        }
+    }
+}
+
+impl Commands {
+    /// Changes a membership; nothing happens where it is so already.
+    ///
+    /// # Errors
+    /// When the rules forbid it, or the room is not known.
+    pub async fn change_membership(
+        &self,
+        sender: Sender,
+        room: &RoomId,
+        target: OwnedUserId,
+        change: Move,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
+        let request = sender.request(None);
+        let job = Change { parts: Arc::clone(self.parts()), room: room.to_owned(), sender, target, change, reason };
+        self.lanes().run(room, request, job).await
+    }
+
+    /// Writes a user's profile into their membership of a room they are in.
+    ///
+    /// # Errors
+    /// When the rules forbid it.
+    pub async fn refresh_member(&self, sender: Sender, room: &RoomId) -> Result<(), Error> {
+        let request = sender.request(None);
+        let job = Refresh { parts: Arc::clone(self.parts()), room: room.to_owned(), sender };
+        self.lanes().run(room, request, job).await
+    }
+
+    /// Forgets a room that the user has left.
+    ///
+    /// # Errors
+    /// When the user is still in it, or never was.
+    pub async fn forget(&self, sender: Sender, room: OwnedRoomId) -> Result<(), Error> {
+        self.execute(&sender.clone(), move |view| {
+            let reads = standing(view, &sender)?;
+            let found = Room::get(view, &room)?;
+            let member = membership::member(view, found.nid, sender.user.as_str())?;
+            let Some(member) = member else { return Err(Refusal::not_found("you were never in this room").into()) };
+            if !matches!(member.membership, Membership::Leave | Membership::Ban) {
+                return Err(Refusal::new(ErrorKind::Unknown, "leave the room before you forget it").into());
+            }
+            let fact = RoomForgotten { user: sender.user.to_string(), room: room.to_string() };
+            let draft = Draft { reads, facts: vec![fact.into()], ..Draft::default() };
+            Ok(Decision::append_then(draft, ()))
+        })
+        .await
+    }
+}
+
+struct Change {
+    parts: Arc<Parts>,
+    room: OwnedRoomId,
+    sender: Sender,
+    target: OwnedUserId,
+    change: Move,
+    reason: Option<String>,
+}
+
+impl Job for Change {
+    type Reply = ();
+
+    fn decide(&mut self, tip: &Tip) -> Result<Step<()>, Error> {
+        let room = Room::get(&tip.view, &self.room)?;
+        // Whoever is suspended, or in a blocked room, may still leave.
+        let sender_reads = if self.change == Move::Leave {
+            standing(&tip.view, &self.sender)?
+        } else {
+            not_blocked(&room)?;
+            active(&tip.view, &self.sender)?
+        };
+        let current = room.membership(&self.target)?;
+        if self.is_so(&room, current)? {
+            return Ok(Step::Reply(()));
+        }
+        let (content, reads) = self.content(&room, current)?;
+        let prototype = Prototype::state("m.room.member", self.target.as_str(), content);
+        let event = NewEvent { prototype, transaction: None, sender_reads };
+        let mut composed = compose(&self.parts, &room, tip, &self.sender, event)?;
+        composed.draft.reads.extend(reads);
+        Ok(Step::Barrier(composed.draft, Box::new(|_| Ok(()))))
+    }
+
+    fn repeated(&mut self, _: &View, _: Lsn) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl Change {
+    /// Whether there is nothing to do; refuses what makes no sense.
+    fn is_so(&self, room: &Room<'_>, current: Membership) -> Result<bool, Error> {
+        use Membership as M;
+        let forbidden = |message: &str| Err(Refusal::forbidden(message).into());
+        match (self.change, current) {
+            (Move::Join, M::Join) | (Move::Knock, M::Knock) | (Move::Ban, M::Ban) => Ok(true),
+            (Move::Leave, M::Leave) => {
+                let known = membership::member(room.view, room.nid, self.target.as_str())?.is_some();
+                if known { Ok(true) } else { forbidden("you are not in this room") }
+            }
+            (Move::Kick, M::Leave | M::Ban) => forbidden("the user is not in the room"),
+            (Move::Unban, M::Ban) => Ok(false),
+            (Move::Unban, _) => Err(Refusal::new(ErrorKind::BadState, "the user is not banned from the room").into()),
+            (Move::Invite, M::Join) => forbidden("the user is in the room already"),
+            (Move::Invite, M::Ban) => forbidden("the user is banned from the room"),
+            (Move::Knock, M::Join | M::Invite) => forbidden("you are invited to the room, or in it, already"),
+            _ => Ok(false),
+        }
+    }
+
+    fn content(&self, room: &Room<'_>, current: Membership) -> Result<(CanonicalJsonObject, Vec<Read>), Error> {
+        let mut content = CanonicalJsonObject::new();
+        let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
+        content.insert("membership".into(), text(self.change.membership()));
+        if let Some(reason) = &self.reason {
+            content.insert("reason".into(), text(reason));
+        }
+        let mut reads = Vec::new();
+        match self.change {
+            Move::Join => {
+                add_profile(room.view, &self.target, &mut content)?;
+                if current != Membership::Invite
+                    && let Some((authoriser, read)) = self.restricted(room)?
+                {
+                    content.insert("join_authorised_via_users_server".into(), text(authoriser.as_str()));
+                    reads.push(read);
+                }
+            }
+            Move::Knock => add_profile(room.view, &self.target, &mut content)?,
+            Move::Invite => {
+                check_invitee(&self.parts, room.view, &self.target)?;
+                add_profile(room.view, &self.target, &mut content)?;
+                reads.push(unchanged(room.view, Key::new(Tag::UserStatus, self.target.as_str()))?);
+                reads.push(unchanged(room.view, Key::new(Tag::InviteRules, self.target.as_str()))?);
+            }
+            Move::Leave | Move::Kick | Move::Ban | Move::Unban => {}
+        }
+        Ok((content, reads))
+    }
+
+    /// Who of this server lets the sender into a restricted room, and the membership on which that rests.
+    fn restricted(&self, room: &Room<'_>) -> Result<Option<(OwnedUserId, Read)>, Error> {
+        let way = room.with_state(|state| join_rules::way_in(&self.sender.user, state, room.rules))?;
+        let WayIn::Through(allowing) = way else { return Ok(None) };
+        for id in &allowing {
+            let Some(other) = Room::find(room.view, id)? else { continue };
+            if other.membership(&self.sender.user)? != Membership::Join {
+                continue;
+            }
+            let Some(authoriser) = self.authoriser(room)? else {
+                let message = "nobody of this server who is in the room may let you in";
+                return Err(Refusal::new(ErrorKind::UnableToGrantJoin, message).into());
+            };
+            let key = Key::pair(Tag::Membership, id.as_str(), self.sender.user.as_str());
+            return Ok(Some((authoriser, unchanged(room.view, key)?)));
+        }
+        Err(Refusal::forbidden("you are in none of the rooms whose members may join").into())
+    }
+
+    /// A user of this server in the room who may invite. The creators and those named in the power levels come first;
+    /// then some others, since mostly everybody may.
+    fn authoriser(&self, room: &Room<'_>) -> Result<Option<OwnedUserId>, Error> {
+        let power = room.with_state(|state| Power::of(state, room.rules))??;
+        let mut candidates: Vec<OwnedUserId> = power.creators().iter().cloned().collect();
+        candidates.sort();
+        candidates.retain(|user| user.server_name() == self.parts.server_name);
+        for user in membership::local_users_in(room.view, room.nid).take(SOME_MEMBERS) {
+            candidates.extend(OwnedUserId::try_from(user?).ok());
+        }
+        for user in candidates {
+            if power.may_invite(&user) && room.membership(&user)? == Membership::Join {
+                return Ok(Some(user));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A member's own profile, written again into their membership.
+struct Refresh {
+    parts: Arc<Parts>,
+    room: OwnedRoomId,
+    sender: Sender,
+}
+
+impl Job for Refresh {
+    type Reply = ();
+
+    fn decide(&mut self, tip: &Tip) -> Result<Step<()>, Error> {
+        let Some(room) = Room::find(&tip.view, &self.room)? else { return Ok(Step::Reply(())) };
+        if room.membership(&self.sender.user)? != Membership::Join {
+            return Ok(Step::Reply(()));
+        }
+        let Some(member) = room.state(&"m.room.member".into(), self.sender.user.as_str())? else {
+            return Ok(Step::Reply(()));
+        };
+        let before: CanonicalJsonObject = serde_json::from_str(member.content().get())
+            .map_err(|error| Error::Internal(format!("a membership is not canonical JSON: {error}")))?;
+        let mut content = before.clone();
+        // A join is authorised once.
+        content.remove("join_authorised_via_users_server");
+        content.remove("reason");
+        for field in ["displayname", "avatar_url"] {
+            content.remove(field);
+        }
+        add_profile(&tip.view, &self.sender.user, &mut content)?;
+        if content == before {
+            return Ok(Step::Reply(()));
+        }
+        let prototype = Prototype::state("m.room.member", self.sender.user.as_str(), content);
+        let sender_reads = active(&tip.view, &self.sender)?;
+        let event = NewEvent { prototype, transaction: None, sender_reads };
+        let composed = compose(&self.parts, &room, tip, &self.sender, event)?;
+        Ok(Step::Barrier(composed.draft, Box::new(|_| Ok(()))))
+    }
+
+    fn repeated(&mut self, _: &View, _: Lsn) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Adds a local user's display name and avatar to the content of a membership.
+pub(super) fn add_profile(view: &View, user: &UserId, content: &mut CanonicalJsonObject) -> Result<(), StoreError> {
+    for field in ["displayname", "avatar_url"] {
+        let value = profiles::field(view, user.as_str(), field)?;
+        let value = value.and_then(|value| value.read::<String>().ok());
+        if let Some(value) = value {
+            content.insert(field.to_owned(), CanonicalJsonValue::String(value));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Creating rooms: one record with all their first events.
+
+use std::sync::Arc;
+
+use projections::{
+    Pdu, View,
+    models::{accounts, events, profiles},
+};
+use ruma::{
+    OwnedRoomAliasId, OwnedRoomId, RoomId, RoomVersionId, UserId,
+    api::{
+        client::room::{Visibility as ListVisibility, create_room::v3 as create_room},
+        error::ErrorKind,
+    },
+    events::TimelineEventType,
+};
+use schemas::{
+    Draft, Fact, Key, Read, Tag,
+    facts::{EventPlaced, Placement, StateBase, StateBefore, StateChange, Verdict, Visibility},
+};
+
+use super::{
+    Commands, Decision, Error, Parts, Refusal, Sender,
+    directory::{claim_alias, publish},
+    guards::active,
+    room::now,
+    unchanged,
+};
+use crate::rooms::{
+    Builder,
+    create::{self, Begun, CreateError, Founding, Profile},
+    versions, visibility,
+};
+
+impl Commands {
+    /// Creates a room, of a version if the request names none; the reply is its id.
+    ///
+    /// # Errors
+    /// When the request makes no sense, its alias is taken, or the account may not create rooms.
+    pub async fn create_room(
+        &self,
+        sender: Sender,
+        request: create_room::Request,
+        default_version: RoomVersionId,
+    ) -> Result<OwnedRoomId, Error> {
+        let parts = Arc::clone(self.parts());
+        let localpart = parts.random.alphanumeric(18);
+        let random_id = RoomId::parse(format!("!{localpart}:{}", parts.server_name))
+            .map_err(|error| Error::Internal(format!("a room id of this server can't be made: {error}")))?;
+        let version = request.room_version.clone().unwrap_or(default_version);
+        self.execute(&sender.clone(), move |view| {
+            let reads = active(view, &sender)?;
+            for invited in &request.invite {
+                check_invitee(&parts, view, invited)?;
+            }
+            let alias = alias_of(&parts, &request)?;
+            let begun = begin(&parts, view, &sender, &request, &version, alias.as_deref(), &random_id)?;
+            let id = begun.events.first().map(|event| event.pdu.room_id().to_owned());
+            let id = id.ok_or_else(|| Error::Internal("a room without events".into()))?;
+            let mut draft = draft(view, &id, begun, reads)?;
+            if let Some(alias) = &alias {
+                claim_alias(&parts, view, alias, &id, &sender, &mut draft)?;
+            }
+            if request.visibility == ListVisibility::Public {
+                publish(view, &id, true, &mut draft)?;
+            }
+            Ok(Decision::append_then(draft, id))
+        })
+        .await
+    }
+}
+
+fn begin(
+    parts: &Parts,
+    view: &View,
+    sender: &Sender,
+    request: &create_room::Request,
+    version: &RoomVersionId,
+    alias: Option<&ruma::RoomAliasId>,
+    random_id: &RoomId,
+) -> Result<Begun, Error> {
+    let rules =
+        versions::rules(version).map_err(|error| Refusal::new(ErrorKind::UnsupportedRoomVersion, error.to_string()))?;
+    let founding = Founding { creator: &sender.user, version, rules, alias };
+    let members = request.invite.iter().map(|user| &**user).chain([&*sender.user]);
+    let profiles = members.map(|user| Ok((user, profile(view, user)?))).collect::<Result<Vec<_>, Error>>()?;
+    let of = |user: &UserId| {
+        let found = profiles.iter().find(|(member, _)| *member == user);
+        found.map_or_else(Profile::default, |(_, profile)| profile.clone())
+    };
+    let prototypes = create::prototypes(request, founding, of)?;
+    let builder = Builder { rules, key: &parts.key };
+    let room_id = (!rules.authorization.room_create_event_id_as_room_id).then_some(random_id);
+    Ok(create::begin(builder, prototypes, &sender.user, room_id, now(parts))?)
+}
+
+fn profile(view: &View, user: &UserId) -> Result<Profile, Error> {
+    let field = |name| profiles::field(view, user.as_str(), name);
+    Ok(Profile {
+        display_name: field("displayname")?.and_then(|value| value.read().ok()),
+        avatar: field("avatar_url")?.and_then(|value| value.read().ok()),
+    })
+}
+
+impl From<CreateError> for Error {
+    fn from(error: CreateError) -> Self {
+        let kind = match error {
+            CreateError::Malformed(_) => ErrorKind::BadJson,
+            CreateError::InvalidState(_) => ErrorKind::InvalidRoomState,
+            CreateError::TooLarge(_) => ErrorKind::TooLarge,
+            CreateError::ThirdPartyInvite => ErrorKind::ThreepidDenied,
+        };
+        Refusal::new(kind, error.to_string()).into()
+    }
+}
+
+/// Only users of this server who are there can be invited.
+pub(super) fn check_invitee(parts: &Parts, view: &View, invited: &UserId) -> Result<(), Error> {
+    if invited.server_name() != parts.server_name {
+        let message = format!("{invited} can't be invited: this server does not federate");
+        return Err(Refusal::forbidden(message).into());
+    }
+    match accounts::get(view, invited.as_str())? {
+        Some(account) if !account.deactivated => Ok(()),
+        _ => Err(Refusal::not_found(format!("there is no user {invited} on this server")).into()),
+    }
+}
+
+fn alias_of(parts: &Parts, request: &create_room::Request) -> Result<Option<OwnedRoomAliasId>, Error> {
+    let Some(name) = &request.room_alias_name else { return Ok(None) };
+    let valid = !name.is_empty() && !name.contains([':', '\0']) && !name.chars().any(char::is_whitespace);
+    match OwnedRoomAliasId::try_from(format!("#{name}:{}", parts.server_name)) {
+        Ok(alias) if valid => Ok(Some(alias)),
+        _ => Err(Refusal::invalid("room_alias_name is not the local part of a room alias").into()),
+    }
+}
+
+/// The record that begins a room: all bytes, then all places, each on the state after the one before.
+fn draft(view: &View, id: &RoomId, begun: Begun, sender_reads: Vec<Read>) -> Result<Draft, Error> {
+    if events::room_nid(view, id.as_str())?.is_some() {
+        return Err(Error::Internal(format!("there is a room {id} already")));
+    }
+    let room = Key::new(Tag::RoomState, id.as_str());
+    let mut draft = Draft { reads: sender_reads, writes: vec![room], facts: Vec::new() };
+    draft.reads.push(unchanged(view, room)?);
+    let (mut places, mut seen, mut last): (Vec<Fact>, _, Option<Pdu>) = (Vec::new(), Visibility::Shared, None);
+    for built in begun.events {
+        let base = last.map_or(StateBase::Empty, |last| StateBase::After(last.id().to_string()));
+        places.push(placed(&built.pdu, base, seen).into());
+        if let (TimelineEventType::RoomMember, Some(user)) = (built.pdu.event_type(), built.pdu.state_key()) {
+            draft.writes.push(Key::pair(Tag::Membership, id.as_str(), user));
+        }
+        if *built.pdu.event_type() == TimelineEventType::RoomHistoryVisibility {
+            seen = visibility::set_by(&built.pdu);
+        }
+        draft.facts.push(built.learned.into());
+        last = Some(built.pdu);
+    }
+    draft.facts.extend(places);
+    Ok(draft)
+}
+
+fn placed(pdu: &Pdu, base: StateBase, visibility: Visibility) -> EventPlaced {
+    let change = pdu.state_key().map(|state_key| StateChange {
+        event_type: pdu.event_type().to_string(),
+        state_key: state_key.to_owned(),
+        event: Some(pdu.id().to_string()),
+    });
+    EventPlaced {
+        id: pdu.id().to_string(),
+        class: Placement::Live,
+        verdict: Verdict::Accepted,
+        state_before: Some(StateBefore { base, delta: Vec::new() }),
+        current: change.into_iter().collect(),
+        visibility,
+        servers: Vec::new(),
+        redacts: None,
+    }
+}

@@ -1,0 +1,347 @@
+//! A room that the user is in: timeline, state, summary, counts, account data, receipts, typing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use projections::{
+    Position, StoreError,
+    models::{
+        events::{self, Head},
+        membership::{self, Member, Membership},
+        push, receipts,
+        state::{self, State},
+        timeline,
+    },
+};
+use ruma::{
+    OwnedRoomId, OwnedUserId, RoomId, UInt,
+    api::client::{
+        filter::LazyLoadOptions,
+        sync::sync_events::{
+            UnreadNotificationsCount,
+            v3::{Ephemeral, JoinedRoom, Response, RoomSummary, State as StateSection, Timeline},
+        },
+    },
+    events::AnySyncStateEvent,
+    serde::Raw,
+};
+use schemas::{Lsn, Nid};
+
+use super::{
+    Context,
+    sections::{AccountData, receipt_event, typing_event},
+};
+use crate::reading::Matcher;
+
+/// Events in a timeline if the client doesn't say, and at most.
+const DEFAULT_LIMIT: usize = 10;
+const MAX_LIMIT: usize = 100;
+/// Events that are looked at for each that is shown, at most, where a filter lets few through.
+const SEARCH: usize = 20;
+/// Heroes of a room without a name.
+const HEROES: usize = 5;
+
+/// What a timeline shows, and from where on.
+pub(super) struct Shown {
+    pub(super) section: Timeline,
+    /// The state before the first event of the timeline, or at its end if it is empty.
+    pub(super) start: State,
+    pub(super) senders: BTreeSet<String>,
+}
+
+/// A span of a room's history.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) room: Nid,
+    /// What the client has; none is nothing.
+    pub(super) after: Option<Lsn>,
+    /// Up to here.
+    pub(super) until: Position,
+    /// The state at the end.
+    pub(super) end: State,
+}
+
+pub(super) fn add(
+    context: &Context<'_>,
+    room: Nid,
+    member: &Member,
+    account_data: &AccountData,
+    response: &mut Response,
+) -> Result<(), StoreError> {
+    let Some(id) = room_id(context, room)? else { return Ok(()) };
+    let since = context.since();
+    // Who has come in since gets the whole room, as in an initial sync.
+    let newly = since.is_none_or(|since| member.since.lsn > since && member.previous != Some(Membership::Join));
+    let since = since.filter(|_| !newly);
+    let current = state::current(context.view, room)?;
+    let span = Span { room, after: since, until: Position::after_record(context.view.lsn()), end: current };
+    let shown = timeline_of(context, &id, span)?;
+    let mut joined = JoinedRoom::new();
+    let whole = since.is_none() || context.wanted.full_state;
+    let before = since.map(|since| state::as_of(context.view, room, since)).transpose()?;
+    joined.state = state_of(context, &id, span, before, &shown)?;
+    let members_changed = match (before, whole) {
+        (Some(before), false) => differs_in_members(context, &before, &current)?,
+        _ => true,
+    };
+    if members_changed {
+        joined.summary = summary(context, room, &current)?;
+    }
+    joined.timeline = shown.section;
+    add_ephemeral(context, room, &id, since, &mut joined.ephemeral)?;
+    joined.account_data.events = match since {
+        Some(_) => account_data.in_room(context, &id),
+        None => AccountData::all_in_room(context, &id)?,
+    };
+    let news = !joined.timeline.events.is_empty()
+        || joined.timeline.limited
+        || !joined.state.is_empty()
+        || !joined.account_data.events.is_empty()
+        || !joined.ephemeral.events.is_empty()
+        || members_changed
+        || own_receipt_moved(context, room, since)?;
+    if !news {
+        return Ok(());
+    }
+    if joined.timeline.events.is_empty() && !joined.timeline.limited {
+        // Nothing to page back from.
+        joined.timeline.prev_batch = None;
+    }
+    add_counts(context, room, &mut joined)?;
+    response.rooms.join.insert(id, joined);
+    Ok(())
+}
+
+pub(super) fn room_id(context: &Context<'_>, room: Nid) -> Result<Option<OwnedRoomId>, StoreError> {
+    Ok(events::room(context.view, room)?.and_then(|room| OwnedRoomId::try_from(room.id).ok()))
+}
+
+/// The last events of a span, with no gap between them and what the client has unless the timeline says that it is
+/// limited.
+pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Result<Shown, StoreError> {
+    let filter = &context.wanted.filter.room.timeline;
+    let matcher = Matcher::from(filter);
+    let limit = filter.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT));
+    let limit = if matcher.room(id.as_str()) { limit.min(MAX_LIMIT) } else { 0 };
+    let mut shown: Vec<(Nid, Head, String)> = Vec::new();
+    let (mut start, mut limited, mut looked_at) = (span.until, false, 0);
+    let mut first: Option<Nid> = None;
+    for item in timeline::backward(context.view, span.room, span.until) {
+        let (position, item) = item?;
+        if span.after.is_some_and(|after| position < Position::after_record(after)) {
+            break;
+        }
+        looked_at += 1;
+        if shown.len() >= limit || looked_at > (limit + 1) * SEARCH {
+            limited = true;
+            break;
+        }
+        (start, first) = (position, Some(item.event));
+        if let Some((event, text)) = wanted(context, item.event, &matcher)? {
+            shown.push((item.event, event, text));
+        }
+        if item.after_gap {
+            limited = true;
+            break;
+        }
+    }
+    let start_state = match first {
+        Some(first) => state::before(context.view, first)?.unwrap_or(span.end),
+        None => span.end,
+    };
+    let mut section = Timeline::new();
+    section.limited = limited;
+    section.prev_batch = Some(start.to_string());
+    let mut senders = BTreeSet::new();
+    for (nid, event, text) in shown.into_iter().rev() {
+        section.events.push(context.reading.finish(nid, &event, text)?);
+        senders.insert(event.sender);
+    }
+    Ok(Shown { section, start: start_state, senders })
+}
+
+fn wanted(context: &Context<'_>, nid: Nid, matcher: &Matcher<'_>) -> Result<Option<(Head, String)>, StoreError> {
+    let Some(event) = events::head(context.view, nid)? else { return Ok(None) };
+    let passes = matcher.event_type(&event.event_type) && matcher.sender(&event.sender);
+    if !passes || !context.reading.shows(nid, &event)? {
+        return Ok(None);
+    }
+    let Some(text) = events::client(context.view, nid)? else { return Ok(None) };
+    Ok(matcher.text(&text).then_some((event, text)))
+}
+
+/// The state section: what the client lacks before the timeline, or after it if it wants that.
+pub(super) fn state_of(
+    context: &Context<'_>,
+    id: &RoomId,
+    span: Span,
+    before: Option<State>,
+    shown: &Shown,
+) -> Result<StateSection, StoreError> {
+    let filter = &context.wanted.filter.room.state;
+    let matcher = Matcher::from(filter);
+    let target = if context.wanted.use_state_after { span.end } else { shown.start };
+    let mut picked: BTreeMap<(String, String), Nid> = BTreeMap::new();
+    if matcher.room(id.as_str()) {
+        let lazy = matches!(filter.lazy_load_options, LazyLoadOptions::Enabled { .. });
+        let needed = |event_type: &str, user: &str| {
+            !lazy || event_type != "m.room.member" || shown.senders.contains(user) || user == context.user()
+        };
+        match before.filter(|_| !context.wanted.full_state) {
+            Some(before) => {
+                for difference in state::diff(context.view, &before, &target) {
+                    let difference = difference?;
+                    if let Some(event) = difference.after
+                        && needed(&difference.event_type, &difference.state_key)
+                    {
+                        picked.insert((difference.event_type, difference.state_key), event);
+                    }
+                }
+            }
+            None if lazy => pick_lazily(context, &target, &mut picked)?,
+            None => {
+                for entry in state::all(context.view, &target) {
+                    let entry = entry?;
+                    picked.insert((entry.event_type, entry.state_key), entry.event);
+                }
+            }
+        }
+        if lazy {
+            for sender in &shown.senders {
+                if let Some(event) = state::get(context.view, &target, "m.room.member", sender)? {
+                    picked.insert(("m.room.member".to_owned(), sender.clone()), event);
+                }
+            }
+        }
+    }
+    let mut section: Vec<Raw<AnySyncStateEvent>> = Vec::with_capacity(picked.len());
+    for ((event_type, _), nid) in picked {
+        if !matcher.event_type(&event_type) {
+            continue;
+        }
+        let Some(event) = events::head(context.view, nid)? else { continue };
+        let Some(text) = events::client(context.view, nid)? else { continue };
+        if matcher.sender(&event.sender) && matcher.text(&text) {
+            section.push(context.reading.finish_state(&event, text)?);
+        }
+    }
+    Ok(if context.wanted.use_state_after {
+        StateSection::After(section.into())
+    } else {
+        StateSection::Before(section.into())
+    })
+}
+
+/// All state but the members, and the user's own membership; it costs nothing more in a larger room.
+fn pick_lazily(
+    context: &Context<'_>,
+    target: &State,
+    picked: &mut BTreeMap<(String, String), Nid>,
+) -> Result<(), StoreError> {
+    for entry in state::except_type(context.view, target, "m.room.member") {
+        let entry = entry?;
+        picked.insert((entry.event_type, entry.state_key), entry.event);
+    }
+    if let Some(own) = state::get(context.view, target, "m.room.member", context.user())? {
+        picked.insert(("m.room.member".to_owned(), context.user().to_owned()), own);
+    }
+    Ok(())
+}
+
+fn differs_in_members(context: &Context<'_>, before: &State, after: &State) -> Result<bool, StoreError> {
+    for difference in state::diff(context.view, before, after) {
+        if difference?.event_type == "m.room.member" {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn summary(context: &Context<'_>, room: Nid, current: &State) -> Result<RoomSummary, StoreError> {
+    let counts = membership::counts(context.view, room)?;
+    let mut summary = RoomSummary::new();
+    summary.joined_member_count = Some(UInt::new_saturating(counts.joined));
+    summary.invited_member_count = Some(UInt::new_saturating(counts.invited));
+    let named = |event_type: &str| state::get(context.view, current, event_type, "");
+    if named("m.room.name")?.is_none() && named("m.room.canonical_alias")?.is_none() {
+        summary.heroes = heroes(context, room)?;
+    }
+    Ok(summary)
+}
+
+/// The first members but the user: those who are in or invited, else those who have left.
+fn heroes(context: &Context<'_>, room: Nid) -> Result<Vec<OwnedUserId>, StoreError> {
+    let mut heroes = Vec::new();
+    for groups in [[Membership::Join, Membership::Invite], [Membership::Leave, Membership::Ban]] {
+        for membership in groups {
+            for user in membership::users_in(context.view, room, membership) {
+                let user = user?;
+                if heroes.len() >= HEROES {
+                    return Ok(heroes);
+                }
+                if user != context.user() {
+                    heroes.extend(OwnedUserId::try_from(user));
+                }
+            }
+        }
+        if !heroes.is_empty() {
+            break;
+        }
+    }
+    Ok(heroes)
+}
+
+fn add_ephemeral(
+    context: &Context<'_>,
+    room: Nid,
+    id: &RoomId,
+    since: Option<Lsn>,
+    ephemeral: &mut Ephemeral,
+) -> Result<(), StoreError> {
+    let matcher = Matcher::from(&context.wanted.filter.room.ephemeral);
+    if !matcher.room(id.as_str()) {
+        return Ok(());
+    }
+    if matcher.event_type("m.receipt") {
+        let new = match since {
+            Some(since) => receipts::changed_after(context.view, room, context.user(), since)?,
+            None => receipts::in_room(context.view, room, context.user())?,
+        };
+        ephemeral.events.extend(receipt_event(&new));
+    }
+    if matcher.event_type("m.typing")
+        && let Some(users) = context.ephemeral.typing_since(id, context.ephemeral_since)
+        && !(since.is_none() && users.is_empty())
+    {
+        ephemeral.events.extend(typing_event(&users));
+    }
+    Ok(())
+}
+
+/// Whether the user has read on: then the counts are news.
+fn own_receipt_moved(context: &Context<'_>, room: Nid, since: Option<Lsn>) -> Result<bool, StoreError> {
+    let Some(since) = since else { return Ok(true) };
+    let new = receipts::changed_after(context.view, room, context.user(), since)?;
+    Ok(new.iter().any(|receipt| receipt.user == context.user()))
+}
+
+fn add_counts(context: &Context<'_>, room: Nid, joined: &mut JoinedRoom) -> Result<(), StoreError> {
+    let by_thread = context.wanted.filter.room.timeline.unread_thread_notifications;
+    let unread = push::unread(context.view, room, context.user())?;
+    let count = |counts: &push::Counts| {
+        let mut section = UnreadNotificationsCount::new();
+        section.notification_count = Some(UInt::new_saturating(counts.notifications));
+        section.highlight_count = Some(UInt::new_saturating(counts.highlights));
+        section
+    };
+    if by_thread {
+        joined.unread_notifications = count(&unread.main);
+        for (root, counts) in &unread.threads {
+            if let Ok(root) = root.as_str().try_into() {
+                joined.unread_thread_notifications.insert(root, count(counts));
+            }
+        }
+    } else {
+        joined.unread_notifications = count(&unread.total());
+    }
+    Ok(())
+}

@@ -1,0 +1,86 @@
+//! Rooms that the user is not in: left ones up to their leaving, and invitations and knocks with stripped state.
+
+use projections::{
+    Position, StoreError,
+    models::{
+        events,
+        membership::{Member, Membership},
+        state,
+    },
+    pdu::client,
+};
+use ruma::{
+    api::client::sync::sync_events::v3::{InviteState, InvitedRoom, KnockState, KnockedRoom, LeftRoom, Response},
+    events::AnyStrippedStateEvent,
+    serde::Raw,
+};
+use schemas::Nid;
+
+use super::{
+    Context,
+    joined::{Span, room_id, state_of, timeline_of},
+};
+use crate::rooms::invite_state;
+
+pub(super) fn add(
+    context: &Context<'_>,
+    room: Nid,
+    member: &Member,
+    response: &mut Response,
+) -> Result<(), StoreError> {
+    let Some(id) = room_id(context, room)? else { return Ok(()) };
+    let Some(end) = state::after(context.view, member.event)? else { return Ok(()) };
+    let placed = events::head(context.view, member.event)?.and_then(|event| event.placed);
+    let until =
+        placed.and_then(|placed| placed.position).map_or(Position::after_record(member.since.lsn), Position::next);
+    let span = Span { room, after: context.since(), until, end };
+    let shown = timeline_of(context, &id, span)?;
+    let before = context.since().map(|since| state::as_of(context.view, room, since)).transpose()?;
+    let mut left = LeftRoom::new();
+    left.state = state_of(context, &id, span, before, &shown)?;
+    left.timeline = shown.section;
+    response.rooms.leave.insert(id, left);
+    Ok(())
+}
+
+pub(super) fn add_pending(
+    context: &Context<'_>,
+    room: Nid,
+    member: &Member,
+    response: &mut Response,
+) -> Result<(), StoreError> {
+    let Some(id) = room_id(context, room)? else { return Ok(()) };
+    let events = stripped(context, member)?;
+    if member.membership == Membership::Knock {
+        let mut knock_state = KnockState::new();
+        knock_state.events = events;
+        response.rooms.knock.insert(id, KnockedRoom::from(knock_state));
+    } else {
+        let mut invite_state = InviteState::new();
+        invite_state.events = events;
+        response.rooms.invite.insert(id, InvitedRoom::from(invite_state));
+    }
+    Ok(())
+}
+
+/// The state that tells what a room is, the membership itself and who invited.
+fn stripped(context: &Context<'_>, member: &Member) -> Result<Vec<Raw<AnyStrippedStateEvent>>, StoreError> {
+    let Some(state) = state::after(context.view, member.event)? else { return Ok(Vec::new()) };
+    let mut shown = Vec::new();
+    for event_type in &invite_state::TYPES {
+        shown.extend(state::get(context.view, &state, &event_type.to_string(), "")?);
+    }
+    let inviter = events::head(context.view, member.event)?.map(|event| event.sender);
+    if let Some(inviter) = inviter.filter(|inviter| inviter != context.user()) {
+        shown.extend(state::get(context.view, &state, "m.room.member", &inviter)?);
+    }
+    shown.push(member.event);
+    let mut events = Vec::with_capacity(shown.len());
+    for event in shown {
+        let Some(bytes) = events::bytes(context.view, event)? else { continue };
+        let raw =
+            client::stripped(bytes.halves()).ok().and_then(|text| serde_json::value::RawValue::from_string(text).ok());
+        events.extend(raw.map(Raw::from_json));
+    }
+    Ok(events)
+}

@@ -1,0 +1,99 @@
+//! Long polling: register, take a view, compute, wait.
+
+use std::{sync::Arc, time::Duration};
+
+use projections::{Source, StoreError};
+use ruma::api::client::sync::sync_events::v3::Response;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Notifier, SyncToken,
+    v3::{self, Asker, Wanted},
+};
+use crate::{ephemeral::Ephemeral, fold::Progress};
+
+/// A token ahead of this node is waited for so long.
+const AHEAD: Duration = Duration::from_secs(5);
+/// Nobody waits longer for news.
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// Why a sync has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The read models can't be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The token is from a time that this node has not come to.
+    #[error("this node has not folded as far as the token; try again")]
+    Ahead,
+}
+
+/// Answers syncs.
+pub struct Syncs {
+    /// Where views come from.
+    pub source: Arc<dyn Source>,
+    /// How far the fold has come.
+    pub progress: Arc<Progress>,
+    /// Typing and presence.
+    pub ephemeral: Arc<Ephemeral>,
+    /// Who waits.
+    pub notifier: Arc<Notifier>,
+    /// Whether presence is told.
+    pub with_presence: bool,
+    /// Is cancelled when the server stops.
+    pub stop: CancellationToken,
+}
+
+impl Syncs {
+    /// What is new since a token; waits for something to be so for up to `timeout`. Initial and `full_state` syncs don't
+    /// wait.
+    ///
+    /// # Errors
+    /// When the store fails, or the token is ahead of this node.
+    pub async fn sync(&self, asker: &Asker, wanted: &Wanted, timeout: Duration) -> Result<Response, SyncError> {
+        let deadline = Instant::now() + timeout.min(LONGEST);
+        if let Some(since) = &wanted.since
+            && !self.progress.reached(since.lsn, AHEAD).await
+        {
+            return Err(SyncError::Ahead);
+        }
+        loop {
+            let mut watch = self.notifier.watch(&asker.user)?;
+            let quiet = wanted.since.as_ref().filter(|since| self.is_quiet(&watch, since, wanted));
+            if let Some(since) = quiet {
+                if Instant::now() >= deadline {
+                    return self.nothing(asker, since);
+                }
+            } else {
+                let view = self.source.view()?;
+                let answer = v3::answer(&view, &self.ephemeral, self.with_presence, asker, wanted)?;
+                let at_once = wanted.since.is_none() || wanted.full_state || Instant::now() >= deadline;
+                if at_once || !answer.is_empty {
+                    return Ok(answer.response);
+                }
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                () = tokio::time::sleep_until(deadline) => {}
+                () = self.stop.cancelled() => {
+                    let view = self.source.view()?;
+                    return Ok(v3::answer(&view, &self.ephemeral, self.with_presence, asker, wanted)?.response);
+                }
+            }
+        }
+    }
+
+    fn is_quiet(&self, watch: &super::Watch, since: &SyncToken, wanted: &Wanted) -> bool {
+        let ephemeral = since.ephemeral_in(self.ephemeral.boot());
+        // A token of another run is owed what is current.
+        let same_run = since.boot == self.ephemeral.boot();
+        same_run && since.to_device.is_none() && !wanted.full_state && watch.is_quiet_since(since.lsn, ephemeral)
+    }
+
+    /// The answer when nothing that concerns the user has happened: it costs nothing, however many rooms they are in.
+    fn nothing(&self, asker: &Asker, since: &SyncToken) -> Result<Response, SyncError> {
+        let view = self.source.view()?;
+        Ok(v3::nothing(&view, asker, since)?)
+    }
+}
