@@ -4,6 +4,9 @@
 //! facts that say what was decided. Facts are numbered and versioned ([`facts`]); numbers are never reused, a changed
 //! shape is a new version with an upcast, and golden bytes of every version stay in the tree.
 //!
+//! To read a log in another language: `json/` has the JSON Schema of every fact as dumps show it, `fixtures/` golden bytes
+//! and vectors, and `tests/admission.py` tells void records from applied ones in thirty lines.
+//!
 //! This crate knows neither Matrix rules nor any store: it is what an analyst needs to read a log.
 
 pub mod admission;

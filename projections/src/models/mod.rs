@@ -48,6 +48,8 @@ pub mod to_device;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod user_side;
 
 use crate::Projection;
 

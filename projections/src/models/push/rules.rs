@@ -2,6 +2,7 @@
 //! own.
 
 use std::{
+    cell::OnceCell,
     pin::pin,
     sync::LazyLock,
     task::{Context, Poll, Waker},
@@ -41,7 +42,7 @@ static DEFAULTS: LazyLock<Ruleset> = LazyLock::new(|| push_rules::defaults(NOBOD
 
 /// What the defaults say about each class, and about an event that mentions the user.
 static DEFAULT_VERDICTS: LazyLock<([Verdict; Class::ALL.len()], Verdict)> = LazyLock::new(|| {
-    let judge = Judge { rules: Some(DEFAULTS.clone()), context: context(NOWHERE.clone(), 0, NOBODY.clone()) };
+    let judge = Judge::with(Some(DEFAULTS.clone()), NOWHERE.clone(), NOBODY.clone());
     (Class::ALL.map(|class| judge.class(class)), judge.mention())
 });
 
@@ -161,6 +162,8 @@ pub(super) struct Judge {
     /// None: the defaults.
     rules: Option<Ruleset>,
     context: PushConditionRoomCtx,
+    /// What the rules were found to say about each class.
+    classes: [OnceCell<Verdict>; Class::ALL.len()],
 }
 
 impl Judge {
@@ -169,13 +172,17 @@ impl Judge {
         let rules = push_rules::changed(read, user)?.map(|(_, rules)| rules);
         let room_id = events::room(read, room)?.and_then(|room| OwnedRoomId::try_from(room.id).ok());
         let (Some(room_id), Ok(user)) = (room_id, OwnedUserId::try_from(user)) else { return Ok(None) };
-        Ok(Some(Self { rules, context: context(room_id, 0, user) }))
+        Ok(Some(Self::with(rules, room_id, user)))
+    }
+
+    fn with(rules: Option<Ruleset>, room: OwnedRoomId, user: OwnedUserId) -> Self {
+        Self { rules, context: context(room, 0, user), classes: Default::default() }
     }
 
     /// What the rules say about events of a class, where they mean nothing special to the user.
     pub(super) fn class(&self, class: Class) -> Verdict {
         match &self.rules {
-            Some(rules) => self.example(rules, &example(class), class),
+            Some(rules) => *self.classes[class as usize].get_or_init(|| self.example(rules, &example(class), class)),
             None => DEFAULT_VERDICTS.0[class as usize],
         }
     }
