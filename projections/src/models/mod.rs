@@ -16,13 +16,11 @@
 //! | state | What is the state of this room, what was it before this event, or as of this Lsn? |
 //! | timeline | In which order do a room's events stand? What was there since? On what is the next one built? |
 //! | membership | Who is in this room, in which rooms is this user, how many are they, of which servers? |
-//! | timeline | In which order do a room's events stand? What was there since? |
-//! | state | What is the state of this room, what was it before this event, or as of this Lsn? |
-//! | timeline | In which order do a room's events stand? What was there since? On what is the next one built? |
-//! | membership | Who is in this room, in which rooms is this user, how many are they, of which servers? |
 //! | relations | What relates to this event, and how? What is its last edit? Which threads has a room? |
 //! | receipts | How far has everybody read? What of that is new since? |
 //! | push | How many unread notifications and highlights has this user in this room? |
+//! | directory | Where does this alias point? Which rooms are in the public list, the largest first? |
+//! | rooms | What is this room called, how large is it, is it blocked? Which rooms are there, in any order? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
 pub mod account_data;

@@ -27,7 +27,7 @@ pub(super) fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<()
                 changed.extend(redacted(nid, &target, batch)?);
             }
             let resettled = resettle(effect.head.room, changed, batch)?;
-            relist(effect.head.room, resettled, batch)?;
+            relist(effect.head.room, resettled.as_ref(), batch)?;
         }
     }
     Ok(())
@@ -159,9 +159,9 @@ fn is_made_by_sender(version: &str) -> bool {
 }
 
 /// Brings a room's keys to what is true of it now.
-fn relist(room: Nid, resettled: Option<Resettled>, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+fn relist(room: Nid, resettled: Option<&Resettled>, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let before: Option<Figures> = row(batch, FIGURES, room.to_bytes())?;
-    if before.is_none() && resettled.as_ref().is_none_or(|settings| settings.after.version.is_none()) {
+    if before.is_none() && resettled.is_none_or(|settings| settings.after.version.is_none()) {
         return Ok(());
     }
     let after = figures(room, batch)?;
@@ -171,12 +171,13 @@ fn relist(room: Nid, resettled: Option<Resettled>, batch: &mut Batch<'_>) -> Res
     }
     let Some(id) = events::room(batch, room)?.map(|room| room.id) else { return Ok(()) };
     for order in Order::ALL {
-        let settings = resettled.as_ref();
         let was = match &before {
-            Some(figures) => settings.and_then(|s| order.setting(&s.before)).or_else(|| order.figure(figures)),
+            Some(figures) => {
+                resettled.and_then(|settings| order.setting(&settings.before)).or_else(|| order.figure(figures))
+            }
             None => None,
         };
-        let is = settings.and_then(|s| order.setting(&s.after)).or_else(|| order.figure(&after));
+        let is = resettled.and_then(|settings| order.setting(&settings.after)).or_else(|| order.figure(&after));
         rekey(order, room, &id, was, is, batch);
     }
     if moved {

@@ -192,12 +192,18 @@ impl Order {
     fn key(self, value: Value<'_>, room: &str) -> KeyBuf {
         let key = KeyBuf::new().u8(self as u8);
         let key = match value {
-            Value::Text(Some(text)) => key.u8(0).str(&text[..text.floor_char_boundary(SORTED_BYTES)]),
+            Value::Text(Some(text)) => key.u8(0).str(sorted_part(text)),
             Value::Text(None) => key.u8(1),
             Value::Number(number) => key.u64(number),
         };
         key.raw(room.as_bytes())
     }
+}
+
+/// As much of a text as is sorted by.
+fn sorted_part(text: &str) -> &str {
+    // One of the last four ends is between characters; a shorter text is whole.
+    (SORTED_BYTES - 3..=SORTED_BYTES).rev().find_map(|end| text.get(..end)).unwrap_or(text)
 }
 
 /// Where a room stands in one of the orders, to go on from: bytes without a meaning of their own.
