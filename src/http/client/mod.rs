@@ -37,9 +37,6 @@ pub(super) fn routes() -> Router<App> {
         .merge(to_device::routes())
         .merge(push_rules::routes())
         .merge(presence::routes())
-        .merge(profiles::routes())
-        .merge(push_rules::routes())
         .merge(receipts::routes())
-        .merge(to_device::routes())
         .merge(typing::routes())
 }
