@@ -136,7 +136,9 @@ impl Room {
     }
 
     pub(crate) fn state(&mut self, id: &str, sender: &str, event_type: &str, key: &str, content: Value) -> Event {
-        self.live(id, &json!({"sender": sender, "type": event_type, "state_key": key, "content": content}))
+        let mut fields = json!({"sender": sender, "type": event_type, "state_key": key});
+        fields["content"] = content;
+        self.live(id, &fields)
     }
 
     pub(crate) fn member(&mut self, id: &str, user: &str, membership: &str) -> Event {

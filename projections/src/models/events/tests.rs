@@ -44,7 +44,8 @@ fn an_event_is_found_with_its_bytes_and_text() {
 
     let view = world.view();
     let (nid, event) = find(&view, "$m").unwrap().unwrap();
-    assert_eq!(learned_by(&view, nid.lsn).map(Result::unwrap).collect::<Vec<_>>(), [event.clone()]);
+    let learned: Vec<_> = learned_by(&view, nid.lsn).map(Result::unwrap).collect();
+    assert_eq!(learned, std::slice::from_ref(&event));
     assert_eq!(
         (event.sender.as_str(), event.event_type.as_str(), event.state_key.clone()),
         (BOB, "m.room.message", None)

@@ -137,7 +137,7 @@ fn a_staged_state_can_be_a_base() {
         outliers.learn(&format!("${user}"), &fields)
     });
     let bodies = EventBodies { set: name.clone(), n: 0, events: learned.collect() };
-    let staged = StagedEvents { set: name.clone(), count: 1, sha256: checksum(&[bodies.clone()]) };
+    let staged = StagedEvents { set: name.clone(), count: 1, sha256: checksum(std::slice::from_ref(&bodies)) };
     world.fold([bodies.into()]);
     world.fold([staged.into()]);
 
