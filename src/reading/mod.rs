@@ -5,10 +5,12 @@
 //! | `access` | May this user look into this room, and as of when? |
 //! | `sight` | May this user see this event? What were they to the room then? |
 //! | `render` | What does the event look like to them, with its `unsigned`? |
+//! | `relations` | What is bundled with it? |
 //! | `filter` | Does a client's filter let the event through? |
 
 mod access;
 mod filter;
+mod relations;
 mod render;
 mod sight;
 

@@ -20,15 +20,27 @@ impl Reading<'_> {
     /// # Errors
     /// When the store fails.
     pub fn finish<T>(&self, event: Nid, head: &Head, text: String) -> Result<Raw<T>, StoreError> {
+        raw(self.write(event, head, text, |reading, unsigned| reading.add_relations(head, unsigned))?)
+    }
+
+    /// Like [`Reading::finish`], with the relations that are given.
+    pub(super) fn write(
+        &self,
+        event: Nid,
+        head: &Head,
+        text: String,
+        add_relations: impl FnOnce(&Self, &mut ObjectWriter<'_>) -> Result<(), StoreError>,
+    ) -> Result<String, StoreError> {
         let mut unsigned = String::with_capacity(128);
         let mut object = ObjectWriter::new(&mut unsigned);
         object.entry("age", &self.age(head));
+        add_relations(self, &mut object)?;
         quote(self.membership_at(event, head)?.name(), object.key("membership"));
         self.add_previous(event, head, &mut object)?;
         self.add_redaction(head, &mut object)?;
         self.add_transaction(event, head, &mut object)?;
         object.end();
-        self.seal(text, &unsigned)
+        Ok(self.with_unsigned(text, &unsigned))
     }
 
     /// An event of a state as the user sees it. What it was before is not told: who asks for state wants to know what
@@ -42,7 +54,7 @@ impl Reading<'_> {
         object.entry("age", &self.age(head));
         self.add_redaction(head, &mut object)?;
         object.end();
-        self.seal(text, &unsigned)
+        raw(self.with_unsigned(text, &unsigned))
     }
 
     /// An event of a room's history by its short id, if it is known; whether the user may see it is not asked.
@@ -63,17 +75,17 @@ impl Reading<'_> {
         self.finish_state(&head, text).map(Some)
     }
 
-    fn parts(&self, event: Nid) -> Result<Option<(Head, String)>, StoreError> {
+    pub(super) fn parts(&self, event: Nid) -> Result<Option<(Head, String)>, StoreError> {
         let head = events::head(self.view, event)?;
         Ok(head.zip(events::client(self.view, event)?))
     }
 
-    fn seal<T>(&self, mut text: String, unsigned: &str) -> Result<Raw<T>, StoreError> {
+    fn with_unsigned(&self, mut text: String, unsigned: &str) -> String {
         if let Some(room) = self.room_id {
             client::append_room_id(&mut text, room.as_str());
         }
         client::append_unsigned(&mut text, unsigned);
-        RawValue::from_string(text).map(Raw::from_json).map_err(|error| corrupt(&error))
+        text
     }
 
     /// Milliseconds since the event was sent; below zero if the sender's clock is ahead.
@@ -95,12 +107,9 @@ impl Reading<'_> {
 
     fn add_redaction(&self, head: &Head, object: &mut ObjectWriter<'_>) -> Result<(), StoreError> {
         let Some(by) = head.redacted_by else { return Ok(()) };
-        let Some((redaction, mut text)) = self.parts(by)? else { return Ok(()) };
-        if let Some(room) = self.room_id {
-            client::append_room_id(&mut text, room.as_str());
-        }
-        client::append_unsigned(&mut text, &format!(r#"{{"age":{}}}"#, self.age(&redaction)));
-        object.entry("redacted_because", &text);
+        let Some((redaction, text)) = self.parts(by)? else { return Ok(()) };
+        let unsigned = format!(r#"{{"age":{}}}"#, self.age(&redaction));
+        object.entry("redacted_because", &self.with_unsigned(text, &unsigned));
         Ok(())
     }
 
@@ -122,6 +131,10 @@ impl Reading<'_> {
         quote(&before.id, object.key("replaces_state"));
         Ok(())
     }
+}
+
+fn raw<T>(text: String) -> Result<Raw<T>, StoreError> {
+    RawValue::from_string(text).map(Raw::from_json).map_err(|error| corrupt(&error))
 }
 
 fn corrupt(error: &serde_json::Error) -> StoreError {

@@ -6,7 +6,8 @@
 //! Tables: 1 `room | parent id | position -> Child`; 2 `room | parent id | rel_type | position -> Child`; 3 `event ->
 //! Related`, to take a relation back; 4 `room | parent id | sender | event type | origin_server_ts | event id -> event`, edits;
 //! 5 `room | parent id | event type | key | sender | event -> ()`, annotations; 6 `room | root id -> Thread`; 7 `room |
-//! position of the latest | root id -> ()`, threads in order; 8 `room | root id | user -> number of events in the thread`.
+//! position of the latest | root id -> ()`, threads in order; 8 `room | root id | user -> number of events in the thread`;
+//! 9 `room | parent id -> ()`, to which something related at some time.
 //!
 //! A relation holds while its event is in the order of its room and not redacted. Its parent need not be known, and is
 //! named by its id: whoever asks knows the parent and its sender.
@@ -32,6 +33,7 @@ const ANNOTATIONS: Table = Table { model: Model::Relations, prefix: 5 };
 const THREADS: Table = Table { model: Model::Relations, prefix: 6 };
 const THREAD_ORDER: Table = Table { model: Model::Relations, prefix: 7 };
 const PARTICIPANTS: Table = Table { model: Model::Relations, prefix: 8 };
+const PARENTS: Table = Table { model: Model::Relations, prefix: 9 };
 
 const ANNOTATION: &str = "m.annotation";
 const THREAD: &str = "m.thread";
@@ -101,6 +103,7 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
 fn relate(event: Nid, head: &Head, related: &Related, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let Related { relation, position } = related;
     let child = Child { event, rel_type: relation.rel_type.clone(), event_type: head.event_type.clone() };
+    batch.put(PARENTS, parent_key(head.room, &relation.parent), &());
     batch.put(CHILDREN, child_key(head, related), &child);
     batch.put(BY_TYPE, typed_key(head, related), &child);
     batch.put(RELATED, event.to_bytes(), related);
@@ -196,6 +199,14 @@ fn annotation_key(event: Nid, head: &Head, related: &Related) -> Option<KeyBuf> 
     let Relation { rel_type, parent, key, .. } = &related.relation;
     let key = key.as_ref().filter(|_| rel_type == ANNOTATION)?;
     Some(parent_key(head.room, parent).str(&head.event_type).str(key).str(&head.sender).nid(event))
+}
+
+/// Whether anything relates to an event, or did before it was redacted: a quick look before all that follows.
+///
+/// # Errors
+/// When the store fails.
+pub fn is_parent(read: &dyn Read, room: Nid, event: &str) -> Result<bool, StoreError> {
+    Ok(read.get(PARENTS, parent_key(room, event).as_ref())?.is_some())
 }
 
 /// What relates to an event, or relates in one way, from a position on, in order.
@@ -299,12 +310,12 @@ pub fn thread(read: &dyn Read, room: Nid, root: &str) -> Result<Option<Thread>, 
     row(read, THREADS, parent_key(room, root))
 }
 
-/// Whether a user has sent an event in a thread; the root is not looked at.
+/// How many events a user has sent in a thread; the root is not looked at.
 ///
 /// # Errors
 /// When the store fails.
-pub fn takes_part(read: &dyn Read, room: Nid, root: &str, user: &str) -> Result<bool, StoreError> {
-    Ok(read.get(PARTICIPANTS, parent_key(room, root).str(user).as_ref())?.is_some())
+pub fn sent_in_thread(read: &dyn Read, room: Nid, root: &str, user: &str) -> Result<u64, StoreError> {
+    Ok(row(read, PARTICIPANTS, parent_key(room, root).str(user))?.unwrap_or_default())
 }
 
 /// The threads of a room whose latest events stand before a position, from the last to the first: those positions, and
