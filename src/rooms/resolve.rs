@@ -1,7 +1,7 @@
 //! State resolution: the one state of a room after a fork, and how two states differ.
 //!
 //! ruma has the algorithm (version 2, and 2.1 for room version 12). It wants whole states and whole auth chains; in a
-//! room with ten thousand members, reading those would cost more than all else. What it does with them depends only on
+//! room with ten thousand members, reading those would cost more than all else. What it makes of them depends only on
 //! - the entries that conflict, and the agreed entries that the rules ask for when these are checked, and
 //! - the *difference* of the auth chains: what some states' chains have and others' lack.
 //!
@@ -57,36 +57,90 @@ pub enum ResolveError {
     Malformed(String),
 }
 
-/// The resolution of a room's states. `fetch` gives any event of the room that a state or an auth chain names, marked
-/// if it was rejected.
+/// A type and a state key.
+pub type Place = (String, String);
+
+/// Where states conflict: the event there in each state, the states always in the same order.
+pub type Conflicts = BTreeMap<Place, Vec<Option<OwnedEventId>>>;
+
+/// What resolution asks of whoever keeps the states.
+pub trait Forked {
+    /// Any event that a state or an auth chain names, marked if it was rejected.
+    fn event(&self, id: &EventId) -> Option<Pdu>;
+
+    /// The event that all states have at a place where they don't conflict.
+    fn agreed(&self, place: &Place) -> Option<OwnedEventId>;
+
+    /// All events that all states have. It is seldom asked for, and seldom to the end.
+    fn all_agreed(&self) -> Box<dyn Iterator<Item = OwnedEventId> + '_>;
+}
+
+/// What the resolved state has where the states conflict, and at places that none of them has. It costs the conflicts
+/// and the auth chains that differ, not the states.
 ///
 /// # Errors
 /// When an event is not there, or when it would take too much work.
+pub fn settle(rules: &RoomVersionRules, conflicts: &Conflicts, room: &impl Forked) -> Result<StateMap, ResolveError> {
+    let states = conflicts.values().map(Vec::len).max().unwrap_or(0);
+    if states == 0 {
+        return Ok(StateMap::new());
+    }
+    if states > MAX_STATES {
+        return Err(ResolveError::TooMuch);
+    }
+    let algorithm = rules.state_res.v2_rules().ok_or(ResolveError::Unsupported)?;
+    let fork = Fork { states, conflicts, room, events: Events::new(room) };
+    let mut settled = StateMap::new();
+    for id in fork.run(rules, algorithm)? {
+        let place = place_of(&fork.events.need(&id)?);
+        // What is agreed stays, whatever older events the algorithm tried in its place.
+        if fork.agreed(&place).is_none() {
+            settled.insert(place, id);
+        }
+    }
+    Ok(settled)
+}
+
+/// The resolution of whole states.
+///
+/// # Errors
+/// As [`settle`].
 pub fn resolve(
     rules: &RoomVersionRules,
     states: &[&StateMap],
     fetch: impl Fn(&EventId) -> Option<Pdu>,
 ) -> Result<StateMap, ResolveError> {
     let Some((&first, others)) = states.split_first() else { return Ok(StateMap::new()) };
-    let conflicting: BTreeSet<&Place> = others.iter().flat_map(|other| unlike(first, other)).collect();
-    if conflicting.is_empty() {
-        return Ok(first.clone());
-    }
-    if states.len() > MAX_STATES {
-        return Err(ResolveError::TooMuch);
-    }
-    let algorithm = rules.state_res.v2_rules().ok_or(ResolveError::Unsupported)?;
-    let fork = Fork { states, first, conflicting, events: Events::new(fetch) };
-    let resolved = fork.run(rules, algorithm)?;
-
+    let places: BTreeSet<&Place> = others.iter().flat_map(|other| unlike(first, other)).collect();
+    let at = |place: &Place| states.iter().map(|state| state.get(place).cloned()).collect();
+    let conflicts = places.into_iter().map(|place| (place.clone(), at(place))).collect();
+    let settled = settle(rules, &conflicts, &Whole { first, conflicts: &conflicts, fetch })?;
     let mut state = first.clone();
-    state.retain(|place, _| !fork.conflicting.contains(place));
-    for id in resolved {
-        let event = fork.events.need(&id)?;
-        // What is agreed stays, whatever older events the algorithm tried in its place.
-        state.entry(place_of(&event)).or_insert(id);
-    }
+    state.retain(|place, _| !conflicts.contains_key(place));
+    state.extend(settled);
     Ok(state)
+}
+
+/// Whole states, all in memory.
+struct Whole<'a, F> {
+    first: &'a StateMap,
+    conflicts: &'a Conflicts,
+    fetch: F,
+}
+
+impl<F: Fn(&EventId) -> Option<Pdu>> Forked for Whole<'_, F> {
+    fn event(&self, id: &EventId) -> Option<Pdu> {
+        (self.fetch)(id)
+    }
+
+    fn agreed(&self, place: &Place) -> Option<OwnedEventId> {
+        self.first.get(place).cloned()
+    }
+
+    fn all_agreed(&self) -> Box<dyn Iterator<Item = OwnedEventId> + '_> {
+        let agreed = self.first.iter().filter(|(place, _)| !self.conflicts.contains_key(*place));
+        Box::new(agreed.map(|(_, id)| id.clone()))
+    }
 }
 
 /// What changes from one state to another.
@@ -99,9 +153,6 @@ pub fn delta(from: &StateMap, to: &StateMap) -> Vec<StateChange> {
     };
     unlike(from, to).into_iter().map(change).collect()
 }
-
-/// A type and a state key.
-type Place = (String, String);
 
 fn place_of(event: &Pdu) -> Place {
     (event.kind().to_owned(), event.state_key().unwrap_or_default().to_owned())
@@ -138,14 +189,14 @@ fn unlike<'a>(a: &'a StateMap, b: &'a StateMap) -> Vec<&'a Place> {
 }
 
 /// States that differ.
-struct Fork<'a, F> {
-    states: &'a [&'a StateMap],
-    first: &'a StateMap,
-    conflicting: BTreeSet<&'a Place>,
-    events: Events<F>,
+struct Fork<'a, R> {
+    states: usize,
+    conflicts: &'a Conflicts,
+    room: &'a R,
+    events: Events<'a, R>,
 }
 
-impl<F: Fn(&EventId) -> Option<Pdu>> Fork<'_, F> {
+impl<R: Forked> Fork<'_, R> {
     /// The events of the resolved state, without most of what is agreed.
     fn run(
         &self,
@@ -156,7 +207,7 @@ impl<F: Fn(&EventId) -> Option<Pdu>> Fork<'_, F> {
         let subgraph = if algorithm.consider_conflicted_state_subgraph { self.subgraph()? } else { EventIdSet::new() };
         let conflicting = self.conflicting_events().map(|(_, id)| id);
         let asked = self.asked_for(difference.iter().chain(subgraph.iter()).chain(conflicting), rules)?;
-        let maps: Vec<_> = self.states.iter().map(|state| self.reduced(state, &asked)).collect();
+        let maps: Vec<_> = (0..self.states).map(|n| self.reduced(n, &asked)).collect();
         // Any two chains that differ so will do.
         let chains = vec![difference, EventIdSet::new()];
         let fetch = |id: &EventId| self.events.get(id);
@@ -171,19 +222,19 @@ impl<F: Fn(&EventId) -> Option<Pdu>> Fork<'_, F> {
 
     /// The conflicting events, each with the number of the state that has it.
     fn conflicting_events(&self) -> impl Iterator<Item = (usize, &OwnedEventId)> {
-        let places = |state| self.conflicting.iter().filter_map(move |place| StateMap::get(state, *place));
-        self.states.iter().enumerate().flat_map(move |(n, state)| places(state).map(move |id| (n, id)))
+        let events = self.conflicts.values().flat_map(|events| events.iter().enumerate());
+        events.filter_map(|(n, event)| event.as_ref().map(|id| (n, id)))
     }
 
     /// The event that all states have at a place.
-    fn agreed(&self, place: &Place) -> Option<&OwnedEventId> {
-        if self.conflicting.contains(place) { None } else { self.first.get(place) }
+    fn agreed(&self, place: &Place) -> Option<OwnedEventId> {
+        if self.conflicts.contains_key(place) { None } else { self.room.agreed(place) }
     }
 
     /// What is in the auth chains of some states, but not of all. As everywhere in Matrix, a state's chain holds its
     /// own events too.
     fn auth_difference(&self) -> Result<EventIdSet<OwnedEventId>, ResolveError> {
-        let everywhere = u64::MAX >> (MAX_STATES - self.states.len());
+        let everywhere = u64::MAX >> (MAX_STATES - self.states);
         let mut reached: HashMap<OwnedEventId, u64> = HashMap::new();
         let mut todo: Vec<_> = self.conflicting_events().map(|(n, id)| (id.clone(), 1 << n)).collect();
         while let Some((id, by)) = todo.pop() {
@@ -194,7 +245,7 @@ impl<F: Fn(&EventId) -> Option<Pdu>> Fork<'_, F> {
             }
             *known |= new;
             let event = self.events.need(&id)?;
-            if self.agreed(&place_of(&event)) == Some(&id) {
+            if self.agreed(&place_of(&event)).as_ref() == Some(&id) {
                 *known = everywhere;
             } else {
                 todo.extend(event.auth_events().iter().map(|id| (id.clone(), new)));
@@ -218,10 +269,11 @@ impl<F: Fn(&EventId) -> Option<Pdu>> Fork<'_, F> {
             likely.insert(place_of(&self.events.need(id)?));
         }
         let likely = likely.iter().filter_map(|place| self.agreed(place));
-        let all = self.first.iter().filter(|(place, _)| !self.conflicting.contains(*place)).map(|(_, id)| id);
+        // A chain of closures: what comes last is not even begun unless it is needed.
+        let all = std::iter::once_with(|| self.room.all_agreed()).flatten();
         let mut seen = HashSet::new();
         for root in likely.chain(all) {
-            let mut todo = vec![root.clone()];
+            let mut todo = vec![root];
             while let Some(id) = todo.pop() {
                 if open.is_empty() {
                     return Ok(());
@@ -279,13 +331,11 @@ impl<F: Fn(&EventId) -> Option<Pdu>> Fork<'_, F> {
     }
 
     /// As much of a state as resolution looks at.
-    fn reduced(&self, state: &StateMap, asked: &BTreeSet<Place>) -> state_res::StateMap<OwnedEventId> {
-        let places = self.conflicting.iter().copied().chain(asked);
-        let entry = |place: &Place| {
-            let id = state.get(place)?;
-            Some(((StateEventType::from(place.0.as_str()), place.1.clone()), id.clone()))
-        };
-        places.filter_map(entry).collect()
+    fn reduced(&self, n: usize, asked: &BTreeSet<Place>) -> state_res::StateMap<OwnedEventId> {
+        let conflicting = self.conflicts.iter().map(|(place, events)| (place, events.get(n).cloned().flatten()));
+        let agreed = asked.iter().map(|place| (place, self.agreed(place)));
+        let entries = conflicting.chain(agreed).filter_map(|(place, id)| Some((place, id?)));
+        entries.map(|((kind, key), id)| ((StateEventType::from(kind.as_str()), key.clone()), id)).collect()
     }
 }
 
@@ -293,15 +343,15 @@ impl<F: Fn(&EventId) -> Option<Pdu>> Fork<'_, F> {
 const CITED_BY_ALL: [&str; 3] = ["m.room.create", "m.room.join_rules", "m.room.power_levels"];
 
 /// The events of a room, each fetched once, and not without end.
-struct Events<F> {
-    fetch: F,
+struct Events<'a, R> {
+    room: &'a R,
     known: RefCell<HashMap<OwnedEventId, Pdu>>,
     failure: RefCell<Option<ResolveError>>,
 }
 
-impl<F: Fn(&EventId) -> Option<Pdu>> Events<F> {
-    fn new(fetch: F) -> Self {
-        Self { fetch, known: RefCell::default(), failure: RefCell::default() }
+impl<'a, R: Forked> Events<'a, R> {
+    fn new(room: &'a R) -> Self {
+        Self { room, known: RefCell::default(), failure: RefCell::default() }
     }
 
     fn get(&self, id: &EventId) -> Option<Pdu> {
@@ -309,7 +359,7 @@ impl<F: Fn(&EventId) -> Option<Pdu>> Events<F> {
             return Some(event.clone());
         }
         let full = self.known.borrow().len() >= MAX_EVENTS;
-        let event = if full { None } else { (self.fetch)(id) };
+        let event = if full { None } else { self.room.event(id) };
         match &event {
             Some(event) => {
                 self.known.borrow_mut().insert(id.to_owned(), event.clone());

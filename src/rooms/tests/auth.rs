@@ -1,11 +1,16 @@
 use std::collections::BTreeSet;
 
-use ruma::room_id;
+use ruma::{
+    events::{StateEventType, room::member::MembershipState},
+    room_id,
+};
 use serde_json::json;
 
 use crate::rooms::{
+    Pdu,
     auth::allowed_by_auth_events,
     join_rules::{WayIn, authoriser, way_in},
+    membership, over,
     testing::{Room, message, state, user},
     versions,
 };
@@ -25,6 +30,14 @@ fn only_members_speak_and_they_are_told_why_not() {
         let refused = room.member(&[&banned], "@bob:b", "@bob:b", "join").unwrap_err();
         assert_eq!(refused.to_string(), "banned user cannot join room");
     }
+}
+
+#[test]
+fn a_failing_look_up_fails_the_decision() {
+    let member = |state: &dyn Fn(&StateEventType, &str) -> Option<Pdu>| membership(user("@alice:a"), state);
+    let decided = over(|_, _| Ok::<_, &str>(None), member);
+    assert_eq!(decided, Ok(MembershipState::Leave));
+    assert_eq!(over(|_, key| Err(key.to_owned()), member), Err("@alice:a".to_owned()));
 }
 
 #[test]
@@ -136,9 +149,7 @@ fn auth_events_must_be_there_and_fit() {
     for version in 3..=12 {
         let (mut room, start) = Room::begin(version, json!({}));
         let event = room.build(&[&start], "@alice:a", message("Hi")).pdu;
-        let check = |fetch: &dyn Fn(&ruma::EventId) -> Option<crate::rooms::Pdu>| {
-            allowed_by_auth_events(&event, room.rules, fetch)
-        };
+        let check = |fetch: &dyn Fn(&ruma::EventId) -> Option<Pdu>| allowed_by_auth_events(&event, room.rules, fetch);
         check(&|id| room.events.get(id).cloned()).unwrap();
         let missing = check(&|id| room.events.get(id).filter(|event| event.kind() != "m.room.member").cloned());
         assert!(missing.unwrap_err().to_string().starts_with("failed to find auth event"));

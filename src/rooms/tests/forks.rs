@@ -11,9 +11,9 @@ use ruma::{
 use serde_json::{Value, json};
 
 use crate::rooms::{
-    Pdu, StateMap,
-    resolve::{ResolveError, delta, resolve},
-    testing::{Room, message, state},
+    Halves, Pdu, StateMap,
+    resolve::{Conflicts, Forked, Place, ResolveError, delta, resolve, settle},
+    testing::{Room, message, rules, state},
 };
 
 fn levels(version: u8) -> Value {
@@ -147,6 +147,38 @@ fn what_is_missing_is_named() {
         let fetch = |id: &EventId| room.events.get(id).filter(|event| event.id() != lost).cloned();
         assert_eq!(resolve(room.rules, &states, fetch), Err(ResolveError::Missing(lost.clone())));
     }
+}
+
+/// A room whose every event cites another one, without end.
+struct Endless(&'static str);
+
+impl Forked for Endless {
+    fn event(&self, id: &EventId) -> Option<Pdu> {
+        let n: u64 = id.as_str().trim_start_matches(['$', 'a', 'b']).parse().unwrap();
+        let skeleton = json!({
+            "auth_events": [format!("${}{}", self.0, n + 1)], "content": {}, "depth": 1, "origin_server_ts": 1, "prev_events": [],
+            "room_id": "!r:a", "sender": "@alice:a", "state_key": "", "type": "m.room.topic",
+        });
+        Some(Pdu::new(id.to_owned(), Halves { skeleton: skeleton.to_string().as_bytes(), rest: None }).unwrap())
+    }
+
+    fn agreed(&self, _: &Place) -> Option<OwnedEventId> {
+        None
+    }
+
+    fn all_agreed(&self) -> Box<dyn Iterator<Item = OwnedEventId> + '_> {
+        Box::new(std::iter::empty())
+    }
+}
+
+#[test]
+fn work_is_bounded() {
+    let id = |id: &str| Some(EventId::parse(id).unwrap());
+    let place = ("m.room.topic".to_owned(), String::new());
+    let conflicts = Conflicts::from([(place.clone(), vec![id("$a0"), id("$b0")])]);
+    assert_eq!(settle(rules(12), &conflicts, &Endless("a")), Err(ResolveError::TooMuch));
+    let conflicts = Conflicts::from([(place, (0..65).map(|n| id(&format!("$a{n}"))).collect())]);
+    assert_eq!(settle(rules(12), &conflicts, &Endless("b")), Err(ResolveError::TooMuch));
 }
 
 #[test]
