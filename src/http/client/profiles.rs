@@ -17,6 +17,7 @@ use ruma::{
 };
 use serde_json::Value;
 
+use super::lenient::Lenient;
 use crate::{
     commands::{
         content,
@@ -55,10 +56,13 @@ async fn field(app: App, request: Matrix<get_profile_field::Request>) -> Result<
     Ok(get_profile_field::Response::new(value.map_err(|error| ApiError::internal(&error))?))
 }
 
-async fn set(app: App, request: Matrix<set_profile_field::Request>) -> Result<set_profile_field::Response, ApiError> {
-    let (who, value) = (&request.who, &request.body.value);
-    check_may_change(who, &request.body.user_id, &value.field_name())?;
+async fn set(
+    app: App,
+    request: Matrix<Lenient<set_profile_field::Request>>,
+) -> Result<set_profile_field::Response, ApiError> {
+    let (who, Lenient(set_profile_field::Request { user_id, value, .. })) = (&request.who, &request.body);
     let field = value.field_name();
+    check_may_change(who, user_id, &field)?;
     set_field(&app.commands, who, field.as_str(), Some(content::written(&*value.value())?)).await?;
     Ok(set_profile_field::Response::new())
 }

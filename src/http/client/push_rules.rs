@@ -20,7 +20,7 @@ use ruma::{
 use schemas::{Json, facts::PushRuleOp};
 use serde::Serialize;
 
-use super::filled::Filled;
+use super::lenient::Lenient;
 use crate::{
     commands::{Refusal, content, push_rules::change},
     http::{
@@ -67,8 +67,8 @@ async fn rule(app: App, request: Matrix<get_pushrule::Request>) -> Result<get_pu
     Ok(get_pushrule::Response::new(rule))
 }
 
-async fn put(app: App, request: Matrix<Filled<set_pushrule::Request>>) -> Result<set_pushrule::Response, ApiError> {
-    let Filled(set_pushrule::Request { rule, before, after, .. }) = request.body;
+async fn put(app: App, request: Matrix<Lenient<set_pushrule::Request>>) -> Result<set_pushrule::Response, ApiError> {
+    let Lenient(set_pushrule::Request { rule, before, after, .. }) = request.body;
     let op = PushRuleOp::Put { rule: body_of(&rule)?, before, after };
     change(&app.commands, &request.who, &rule.kind(), rule.rule_id(), op).await?;
     Ok(set_pushrule::Response::new())

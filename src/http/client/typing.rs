@@ -5,7 +5,7 @@
 use axum::Router;
 use ruma::api::client::typing::create_typing_event::v3::{self as create_typing_event, Typing};
 
-use super::filled::Filled;
+use super::lenient::Lenient;
 use crate::{
     commands::receipts::joined,
     http::{
@@ -21,9 +21,9 @@ pub fn routes() -> Router<App> {
 
 async fn set(
     app: App,
-    request: Matrix<Filled<create_typing_event::Request>>,
+    request: Matrix<Lenient<create_typing_event::Request>>,
 ) -> Result<create_typing_event::Response, ApiError> {
-    let Filled(create_typing_event::Request { room_id, user_id, state, .. }) = request.body;
+    let Lenient(create_typing_event::Request { room_id, user_id, state, .. }) = request.body;
     request.who.must_be(&user_id)?;
     joined(&app.view()?, &request.who, &room_id)?;
     let for_ms = match state {

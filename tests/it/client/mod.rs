@@ -1,5 +1,10 @@
+mod account_data;
 mod accounts;
 mod devices;
 mod discovery;
+mod keys;
+mod profiles;
+mod push_rules;
 mod registration;
 mod sessions;
+mod to_device;

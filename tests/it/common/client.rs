@@ -59,6 +59,13 @@ impl Client {
         self.post("/login", body).await
     }
 
+    /// This user on another device, or on the same anew; the password is `password of NAME`.
+    pub async fn on_device(&self, device: &str) -> Self {
+        let name = self.user.trim_start_matches('@').split(':').next().unwrap();
+        let device = json!({ "device_id": device });
+        self.logged_in(&self.log_in(&self.user, &format!("password of {name}"), device).await.ok())
+    }
+
     /// Registers by the shared secret; the password is `password of NAME`.
     pub async fn register_by_secret(&self, name: &str, secret: &str, admin: bool) -> Reply {
         let nonce = self.get("/_synapse/admin/v1/register").await.ok()["nonce"].as_str().unwrap().to_owned();

@@ -2,6 +2,8 @@
 
 mod client;
 mod server;
+mod signing;
 
 pub use client::{Client, Reply};
 pub use server::TestServer;
+pub use signing::SigningKey;

@@ -1,0 +1,69 @@
+//! Requests that ruma reads more strictly than the specification.
+
+use axum::http;
+use ruma::api::{
+    IncomingRequest, Metadata,
+    client::{profile::set_profile_field, push::set_pushrule, typing::create_typing_event},
+    error::DeserializationError,
+};
+use serde::de::Error as _;
+use serde_json::{Error, Map, Value, json};
+
+/// A request whose body is put into shape before ruma reads it.
+pub trait Shape: IncomingRequest {
+    /// Shapes the body.
+    ///
+    /// # Errors
+    /// For what the specification does not allow either.
+    fn shape(body: &mut Map<String, Value>, path_args: &[&str]) -> Result<(), Error>;
+}
+
+impl Shape for create_typing_event::v3::Request {
+    fn shape(body: &mut Map<String, Value>, _: &[&str]) -> Result<(), Error> {
+        body.entry("timeout").or_insert_with(|| json!(30_000));
+        Ok(())
+    }
+}
+
+impl Shape for set_pushrule::v3::Request {
+    fn shape(body: &mut Map<String, Value>, _: &[&str]) -> Result<(), Error> {
+        body.entry("conditions").or_insert_with(|| json!([]));
+        Ok(())
+    }
+}
+
+impl Shape for set_profile_field::v3::Request {
+    /// The field that the path names is the one that counts; ruma stops at any other.
+    fn shape(body: &mut Map<String, Value>, path_args: &[&str]) -> Result<(), Error> {
+        let field = path_args.get(1).copied().unwrap_or_default();
+        let value = body.remove(field).ok_or_else(|| Error::custom(format!("missing field `{field}`")))?;
+        *body = Map::from_iter([(field.to_owned(), value)]);
+        Ok(())
+    }
+}
+
+/// A request of which ruma read the shaped body.
+pub struct Lenient<R>(pub R);
+
+impl<R: Metadata> Metadata for Lenient<R> {
+    const METHOD: http::Method = R::METHOD;
+    const RATE_LIMITED: bool = R::RATE_LIMITED;
+    type Authentication = R::Authentication;
+    type PathBuilder = R::PathBuilder;
+    const PATH_BUILDER: R::PathBuilder = R::PATH_BUILDER;
+}
+
+impl<R: Shape> IncomingRequest for Lenient<R> {
+    type EndpointError = R::EndpointError;
+    type OutgoingResponse = R::OutgoingResponse;
+
+    fn try_from_http_request_inner(
+        request: http::Request<&[u8]>,
+        path_args: &[&str],
+    ) -> Result<Self, DeserializationError> {
+        let mut body = serde_json::from_slice(request.body())?;
+        R::shape(&mut body, path_args)?;
+        let body = serde_json::to_vec(&body)?;
+        R::try_from_http_request_inner(request.map(|_| &body[..]), path_args).map(Self)
+    }
+}
