@@ -9,11 +9,16 @@
 //! position of the latest | root id -> ()`, threads in order; 8 `room | root id | user -> number of events in the thread`;
 //! 9 `room | parent id -> ()`, to which something related at some time.
 //!
+//! What relates over others has a table in `indirect`.
+//!
 //! A relation holds while its event is in the order of its room and not redacted. Its parent need not be known, and is
 //! named by its id: whoever asks knows the parent and its sender.
 
+mod indirect;
 #[cfg(test)]
 mod tests;
+
+pub use indirect::{MAX_DEPTH, descendants, descendants_before};
 
 use schemas::{Fact, Nid};
 use serde::{Deserialize, Serialize};
@@ -37,9 +42,6 @@ const PARENTS: Table = Table { model: Model::Relations, prefix: 9 };
 
 const ANNOTATION: &str = "m.annotation";
 const THREAD: &str = "m.thread";
-
-/// An event is in the thread of what it relates to, over so many steps.
-const THREAD_STEPS: usize = 3;
 
 /// This model's fold.
 pub const PROJECTION: Projection =
@@ -106,6 +108,7 @@ fn relate(event: Nid, head: &Head, related: &Related, batch: &mut Batch<'_>) -> 
     batch.put(PARENTS, parent_key(head.room, &relation.parent), &());
     batch.put(CHILDREN, child_key(head, related), &child);
     batch.put(BY_TYPE, typed_key(head, related), &child);
+    indirect::connect(head, related, &child, batch)?;
     batch.put(RELATED, event.to_bytes(), related);
     if relation.replaces {
         batch.put_raw(EDITS, edit_key(head, related), event.to_bytes().to_vec());
@@ -132,6 +135,7 @@ fn unrelate(event: Nid, head: &Head, related: &Related, batch: &mut Batch<'_>) -
     let relation = &related.relation;
     batch.delete(CHILDREN, child_key(head, related));
     batch.delete(BY_TYPE, typed_key(head, related));
+    indirect::disconnect(head, related, batch)?;
     batch.delete(RELATED, event.to_bytes());
     if relation.replaces {
         batch.delete(EDITS, edit_key(head, related));
@@ -344,7 +348,7 @@ pub fn threads(
 /// When the store fails.
 pub fn thread_of(read: &dyn Read, event: &Head) -> Result<Option<String>, StoreError> {
     let mut relation = event.relation.clone();
-    for _ in 0..THREAD_STEPS {
+    for _ in 0..MAX_DEPTH {
         let Some(Relation { rel_type, parent, .. }) = relation else { return Ok(None) };
         if rel_type == THREAD {
             return Ok(Some(parent));
