@@ -1,11 +1,9 @@
 //! Stripped state: what somebody who is not in a room learns about it with an invite or a knock.
 
-use ruma::{UserId, events::StateEventType};
-use serde_json::value::RawValue;
+use ruma::events::StateEventType;
 
-use super::{Pdu, State};
-
-/// The state that tells what a room is (client-server API, "Stripped state").
+/// The state that tells what a room is (client-server API, "Stripped state"), all with an empty state key. To it comes the
+/// membership event of whoever invites; [`super::client::stripped`] shows each.
 pub const TYPES: [StateEventType; 7] = [
     StateEventType::RoomCreate,
     StateEventType::RoomName,
@@ -15,24 +13,3 @@ pub const TYPES: [StateEventType; 7] = [
     StateEventType::RoomCanonicalAlias,
     StateEventType::RoomEncryption,
 ];
-
-/// The events to show: those of [`TYPES`] that are set, and who invites.
-#[must_use]
-pub fn events(inviter: Option<&UserId>, state: impl State) -> Vec<Pdu> {
-    let shown = TYPES.iter().filter_map(|event_type| state(event_type, ""));
-    let inviter = inviter.and_then(|user| state(&StateEventType::RoomMember, user.as_str()));
-    shown.chain(inviter).collect()
-}
-
-/// A state event in stripped form: content, sender, state key, type.
-///
-/// # Errors
-/// Never for an event that was read: its content is JSON.
-pub fn strip(event: &Pdu) -> serde_json::Result<Box<RawValue>> {
-    serde_json::value::to_raw_value(&serde_json::json!({
-        "content": event.content(),
-        "sender": event.sender(),
-        "state_key": event.state_key().unwrap_or_default(),
-        "type": event.kind(),
-    }))
-}

@@ -102,16 +102,4 @@ impl Power {
     pub fn may_ban(&self, user: &UserId, target: &UserId) -> bool {
         self.level(user) >= self.field(Field::Ban) && self.level(user) > self.level(target)
     }
-
-    /// May the user notify the whole room (`@room`)?
-    #[must_use]
-    pub fn may_notify_room(&self, user: &UserId) -> bool {
-        let levels = self.levels.as_ref().map(|levels| levels.notifications(&self.rules.authorization));
-        let needed = match levels {
-            Some(Err(_)) => Int::MAX,
-            Some(Ok(Some(levels))) => levels.get("room").copied().unwrap_or(int!(50)),
-            Some(Ok(None)) | None => int!(50),
-        };
-        self.level(user) >= needed
-    }
 }

@@ -1,9 +1,6 @@
 //! Room versions: which are supported, and their rules.
 
 use ruma::{EventId, OwnedEventId, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
-use serde::Deserialize;
-
-use super::Pdu;
 
 /// What a new room gets if nobody says otherwise, as the specification recommends.
 pub const DEFAULT: RoomVersionId = RoomVersionId::V12;
@@ -64,16 +61,6 @@ pub fn rules(version: &RoomVersionId) -> Result<&'static RoomVersionRules, Unsup
         }
         _ => Err(Unsupported { version: version.clone(), why: "this server does not know it" }),
     }
-}
-
-/// The version that a create event sets; a create event that names none is of version 1.
-#[must_use]
-pub fn of_create(create: &Pdu) -> Option<RoomVersionId> {
-    #[derive(Deserialize)]
-    struct Content {
-        room_version: Option<RoomVersionId>,
-    }
-    create.content_as::<Content>().map(|content| content.room_version.unwrap_or(RoomVersionId::V1))
 }
 
 /// The id of a room's create event, where the room's id is made of it (room version 12 and later).

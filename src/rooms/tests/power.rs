@@ -2,7 +2,7 @@ use ruma::{events::room::power_levels::UserPowerLevel, int};
 use serde_json::json;
 
 use crate::rooms::{
-    Pdu, Power, Prototype, invite_state,
+    Power, Prototype,
     redaction::{effect, may_ask},
     testing::{Room, message, state, user},
     visibility,
@@ -31,7 +31,6 @@ fn levels_are_those_of_the_room_and_of_its_creators() {
         assert!(power_now.may_kick(bob, carol) && power_now.may_ban(bob, carol));
         assert!(!power_now.may_kick(carol, bob) && !power_now.may_ban(bob, bob));
         assert!(power_now.may_ban(alice, bob) && !power_now.may_ban(bob, alice));
-        assert!(power_now.may_notify_room(bob) && !power_now.may_notify_room(carol));
         assert!(power_now.may_redact_any(bob) && !power_now.may_redact_any(carol));
         assert!(power_now.creators().contains(alice) && power_now.creators().len() == 1);
 
@@ -63,21 +62,6 @@ fn a_redaction_carries_what_its_sender_may() {
         let before = room.before(&[&target]);
         assert_eq!(effect(&room.events[&target], room.look(&before), room.rules).unwrap(), None);
     }
-}
-
-#[test]
-fn an_invite_shows_what_the_room_is() {
-    let (mut room, start) = Room::begin(12, json!({}));
-    let name = room.send(&[&start], "@alice:a", state("m.room.name", "", json!({ "name": "N" }))).unwrap();
-    let secret = room.send(&[&name], "@alice:a", state("org.example.secret", "", json!({ "x": 1 }))).unwrap();
-    let state = room.before(&[&secret]);
-    let shown = invite_state::events(Some(user("@alice:a")), room.look(&state));
-    let kinds: Vec<_> = shown.iter().map(Pdu::kind).collect();
-    assert_eq!(kinds, ["m.room.create", "m.room.name", "m.room.join_rules", "m.room.member"]);
-    assert_eq!(
-        invite_state::strip(&shown[1]).unwrap().get(),
-        r#"{"content":{"name":"N"},"sender":"@alice:a","state_key":"","type":"m.room.name"}"#
-    );
 }
 
 #[test]
