@@ -3,8 +3,8 @@
 use std::{
     cell::Cell,
     io::Write,
-    net::SocketAddr,
-    os::unix::fs::OpenOptionsExt,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -103,7 +103,9 @@ impl Server {
     pub async fn start(config: Config, world: World) -> Result<Self, StartError> {
         let World { clock, random, log } = world;
         let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
-        std::fs::create_dir_all(&config.data).map_err(io(config.data.display()))?;
+        // What is in it concerns nobody else on the machine.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
+        made.map_err(io(config.data.display()))?;
         let log = match log {
             Some(log) => log,
             None => open_log(&config, &metrics).await?,
@@ -133,7 +135,8 @@ impl Server {
         });
         let listeners = bind(&config.http.listen).await?;
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
-        let addresses = addresses.map_err(io("the address that is listened on"))?;
+        let addresses: Vec<SocketAddr> = addresses.map_err(io("the address that is listened on"))?;
+        note_address(&config, &addresses)?;
         let stop = CancellationToken::new();
         let syncs = Syncs {
             source: Arc::clone(&source) as Arc<dyn Source>,
@@ -243,6 +246,15 @@ async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> 
         listeners.push(listener.map_err(io(format!("{address} can't be listened on (http.listen)")))?);
     }
     Ok(listeners)
+}
+
+/// Notes where the server is, for the commands that ask it.
+fn note_address(config: &Config, addresses: &[SocketAddr]) -> Result<(), StartError> {
+    let Some(address) = addresses.first() else { return Ok(()) };
+    let host = if address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address.ip() };
+    let file = config.address_file();
+    let url = format!("http://{}", SocketAddr::new(host, address.port()));
+    std::fs::write(&file, url).map_err(io(file.display()))
 }
 
 /// Opens the read models and folds what they lack. Damaged ones are set aside: they can be folded again.

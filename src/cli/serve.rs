@@ -87,6 +87,8 @@ fn greet(config: &Config, addresses: &[SocketAddr]) -> std::io::Result<()> {
         (None, None) => String::new(),
     };
     writeln!(out, "  point a Matrix client at {url}")?;
+    let data = config.data.display();
+    writeln!(out, "  make the first administrator with: everfold user create NAME --admin --data {data}")?;
     match config.registration.mode {
         RegistrationMode::Open => writeln!(out, "  anybody may register")?,
         RegistrationMode::Token => writeln!(out, "  registering needs a registration token")?,

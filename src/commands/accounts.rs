@@ -5,8 +5,8 @@ use ruma::{OwnedUserId, ServerName, UserId, api::error::ErrorKind};
 use schemas::{
     Draft, Json, Key, Origin, Part, Tag,
     facts::{
-        AccountDeactivated, PasswordSet, ProfileFieldSet, RegistrationTokenRemoved, RegistrationTokenSet, UserKind,
-        UserRegistered,
+        AccountDeactivated, AdminSet, PasswordSet, ProfileFieldSet, RegistrationTokenRemoved, RegistrationTokenSet,
+        UserKind, UserRegistered,
     },
 };
 
@@ -150,6 +150,55 @@ pub async fn deactivate(commands: &Commands, sender: &Sender, erase: bool) -> Re
         Ok(Decision::append_then(Draft { reads, writes, facts }, ()))
     };
     commands.execute(sender, decide).await
+}
+
+/// Changes a user's password in their stead, and logs out all their devices, if that is wanted.
+///
+/// # Errors
+/// `M_NOT_FOUND` for an account that isn't there, or has ended.
+pub async fn reset_password(
+    commands: &Commands,
+    origin: Origin,
+    user: OwnedUserId,
+    password: String,
+    log_out: bool,
+) -> Result<(), Error> {
+    loop {
+        let (user, password) = (user.clone(), password.clone());
+        let decide = move |view: &View| {
+            let mut draft = draft_for(view, &user)?;
+            draft
+                .facts
+                .push(PasswordSet { user: user.to_string(), password: Some(Part::clear(password.as_str())) }.into());
+            let more = log_out && devices::add_all_removals(&mut draft, view, &user)?;
+            Ok(Decision::append_then(draft, more))
+        };
+        if !commands.execute(origin.clone(), decide).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Makes a user an administrator of the server, or no longer one.
+///
+/// # Errors
+/// `M_NOT_FOUND` for an account that isn't there, or has ended.
+pub async fn set_admin(commands: &Commands, origin: Origin, user: OwnedUserId, admin: bool) -> Result<(), Error> {
+    let decide = move |view: &View| {
+        let mut draft = draft_for(view, &user)?;
+        draft.facts.push(AdminSet { user: user.to_string(), admin }.into());
+        Ok(Decision::append_then(draft, ()))
+    };
+    commands.execute(origin, decide).await
+}
+
+/// The beginning of a decision about an account that has not ended.
+fn draft_for(view: &View, user: &UserId) -> Result<Draft, Error> {
+    if accounts::get(view, user.as_str())?.is_none_or(|account| account.deactivated) {
+        return Err(Refusal::not_found("there is no such account").into());
+    }
+    let key = user_status(user.as_str());
+    Ok(Draft { reads: vec![unchanged(view, key)?], writes: vec![key], facts: Vec::new() })
 }
 
 /// Makes a registration token.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use projections::{View, models::devices};
-use ruma::{DeviceId, OwnedDeviceId};
+use ruma::{DeviceId, OwnedDeviceId, UserId};
 use schemas::{
     Draft,
     facts::{DeviceRemoved, DeviceRenamed},
@@ -123,12 +123,29 @@ pub(super) fn add_removals<'a>(
         if devices::get(view, user, device.as_str())?.is_none() {
             continue;
         }
-        let key = guards::device(user, device.as_str());
+        // The sender's own is among the guards already.
         if *device != by.device {
-            draft.reads.push(unchanged(view, key)?);
+            draft.reads.push(unchanged(view, guards::device(user, device.as_str()))?);
         }
-        draft.writes.push(key);
-        draft.facts.push(DeviceRemoved { user: user.to_owned(), device: device.to_string() }.into());
+        add_removal(draft, user, device.as_str());
     }
     Ok(rest)
+}
+
+/// Adds the end of all devices of a user to a decision about them, or of as many as one record takes; says whether
+/// there are more.
+pub(super) fn add_all_removals(draft: &mut Draft, view: &View, user: &UserId) -> Result<bool, Error> {
+    let user = user.as_str();
+    let mut ids = devices::of_user(view, user).map(|row| row.map(|(id, _)| id));
+    for id in ids.by_ref().take(REMOVED_AT_ONCE) {
+        let id = id?;
+        draft.reads.push(unchanged(view, guards::device(user, &id))?);
+        add_removal(draft, user, &id);
+    }
+    Ok(ids.next().is_some())
+}
+
+fn add_removal(draft: &mut Draft, user: &str, device: &str) {
+    draft.writes.push(guards::device(user, device));
+    draft.facts.push(DeviceRemoved { user: user.to_owned(), device: device.to_owned() }.into());
 }

@@ -44,9 +44,9 @@ const SHORT_NAMES: &[(&str, &str)] = &[
     ("EVERFOLD_RATE_LIMITS", "rate_limits.enabled"),
 ];
 
-/// Names in the environment that are no settings: where the file is, and what steers tests.
+/// Names in the environment that are no settings: where the file is, and what scripts and tests use.
 fn is_no_setting(name: &str) -> bool {
-    name == "EVERFOLD_CONFIG" || name.starts_with("EVERFOLD_TEST_")
+    matches!(name, "EVERFOLD_CONFIG" | "EVERFOLD_CACHE") || name.starts_with("EVERFOLD_TEST_")
 }
 
 pub(super) fn load(sources: Sources<'_>) -> Result<Config, ConfigError> {

@@ -279,6 +279,12 @@ impl Config {
         self.data.join("registration-secret")
     }
 
+    /// Where a running server notes its first URL, for the commands that ask it.
+    #[must_use]
+    pub fn address_file(&self) -> PathBuf {
+        self.data.join("address")
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let rates = &self.rate_limits;
         let rates = [rates.login, rates.failed_login, rates.registration, rates.message, rates.join];

@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::Body,
     extract::{FromRequest, FromRequestParts, MatchedPath, RawPathParams, Request, State},
-    http::{self, HeaderMap, StatusCode, header},
+    http::{self, HeaderMap, StatusCode, header, request::Parts},
     routing::{MethodFilter, on},
 };
 use bytes::Bytes;
@@ -200,6 +200,30 @@ impl<T: DeserializeOwned> FromRequest<App> for Json<T> {
         // As ruma has it: nothing is an empty object.
         let json = if raw.is_empty() { b"{}" } else { &raw[..] };
         serde_json::from_slice(json).map(Self).map_err(|error| refuse_json(&error))
+    }
+}
+
+/// The parameters of a path that is not ruma's.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<App> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::from_request_parts(parts, app).await;
+        path.map(|path| Self(path.0)).map_err(|error| ApiError::invalid(error.body_text()))
+    }
+}
+
+/// The query of a request that is not ruma's.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        let query = axum::extract::Query::from_request_parts(parts, app).await;
+        query.map(|query| Self(query.0)).map_err(|error| ApiError::invalid(error.body_text()))
     }
 }
 

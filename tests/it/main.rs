@@ -6,6 +6,8 @@
     reason = "a test that can't go on says so by panicking"
 )]
 
+mod admin;
+mod cli;
 mod client;
 mod common;
 mod http;

@@ -11,10 +11,11 @@ use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, api::error::ErrorKind};
 use schemas::{Origin, facts::UserKind};
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
+use subtle::ConstantTimeEq;
 
 use crate::{
     commands::accounts::{self as commands, NewAccount, check_free, new_user_id},
-    http::{App, extract::Json, passwords, reply::ApiError, tokens::Tokens},
+    http::{App, auth::sha256, extract::Json, passwords, reply::ApiError, tokens::Tokens},
 };
 
 /// How long a nonce is good, and how many there may be.
@@ -31,6 +32,12 @@ impl SharedSecret {
     #[must_use]
     pub fn new(secret: String) -> Self {
         Self { secret, nonces: Cache::builder().max_capacity(NONCE.1).time_to_live(NONCE.0).build() }
+    }
+
+    /// Whether this is the secret; it takes as long whatever is given.
+    #[must_use]
+    pub fn is(&self, given: &str) -> bool {
+        sha256(given).ct_eq(&sha256(&self.secret)).into()
     }
 }
 
@@ -93,7 +100,7 @@ async fn register(State(app): State<App>, Json(req): Json<Request>) -> Result<ax
         display_name: req.displayname,
     };
     let home_server = app.config.server_name.clone();
-    let origin = Origin::Admin { user: "registration by the shared secret".into() };
+    let origin = origin();
     if req.inhibit_login {
         commands::register(&app.commands, origin, account, None).await?;
         return Ok(axum::Json(Response { user_id, home_server, access_token: None, device_id: None }));
@@ -103,6 +110,11 @@ async fn register(State(app): State<App>, Json(req): Json<Request>) -> Result<ax
     let device_id = Some(session.device.clone());
     commands::register(&app.commands, origin, account, Some(session)).await?;
     Ok(axum::Json(Response { user_id, home_server, access_token: Some(tokens.access), device_id }))
+}
+
+/// The origin of what holders of the shared secret do.
+pub(super) fn origin() -> Origin {
+    Origin::Admin { user: "holder of the shared secret".into() }
 }
 
 /// Whether the request was made by somebody who has the secret.

@@ -5,7 +5,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::State,
     routing::{get, post},
 };
 use projections::models::accounts;
@@ -15,7 +15,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Admin;
 use crate::{
     commands::accounts::{self as commands, no_such_token, usable},
-    http::{App, extract::Json, reply::ApiError},
+    http::{
+        App,
+        extract::{Json, Path, Query},
+        reply::ApiError,
+    },
 };
 
 /// The longest token.
@@ -60,12 +64,7 @@ struct List {
     registration_tokens: Vec<Shown>,
 }
 
-async fn list(
-    State(app): State<App>,
-    _: Admin,
-    which: Result<Query<Which>, QueryRejection>,
-) -> Result<axum::Json<List>, ApiError> {
-    let Query(which) = which.map_err(|error| ApiError::invalid(error.body_text()))?;
+async fn list(State(app): State<App>, _: Admin, Query(which): Query<Which>) -> Result<axum::Json<List>, ApiError> {
     let (view, now_ms) = (app.view()?, app.clock.now_ms());
     let all = accounts::registration_tokens(&view, None);
     let wanted = all.filter(|row| match (row, which.valid) {

@@ -2,7 +2,8 @@
 //!
 //! `GET /_matrix/client/v3/pushrules/`, `GET /_matrix/client/v3/pushrules/global/`,
 //! `GET`, `PUT` and `DELETE /_matrix/client/v3/pushrules/global/{kind}/{ruleId}`,
-//! `GET` and `PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/enabled` and `…/actions`
+//! `GET` and `PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/enabled`,
+//! `GET` and `PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/actions`
 
 use axum::Router;
 use projections::models::push_rules;

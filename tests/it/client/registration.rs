@@ -79,23 +79,21 @@ async fn registration_tokens_let_in_as_many_as_they_say() {
     let client = server.client();
     let admin = server.admin("root").await;
     let tokens = "/_synapse/admin/v1/registration_tokens";
+    let (new, one) = ("/_synapse/admin/v1/registration_tokens/new", "/_synapse/admin/v1/registration_tokens/come.in");
     assert_eq!(client.get(tokens).await.error(), (401, "M_MISSING_TOKEN"));
     let over = 1_700_000_000_000_u64 + 60_000;
-    let made = admin.post(&format!("{tokens}/new"), json!({ "token": "come.in", "uses_allowed": 1 })).await.ok();
+    let made = admin.post(new, json!({ "token": "come.in", "uses_allowed": 1 })).await.ok();
     assert_eq!(
         made,
         json!({
             "token": "come.in", "uses_allowed": 1, "pending": 0, "completed": 0, "expiry_time": null,
         })
     );
-    assert_eq!(
-        admin.post(&format!("{tokens}/new"), json!({ "token": "come.in" })).await.error(),
-        (400, "M_INVALID_PARAM")
-    );
+    assert_eq!(admin.post(new, json!({ "token": "come.in" })).await.error(), (400, "M_INVALID_PARAM"));
     for wrong in [json!({ "token": "a b" }), json!({ "length": 65 }), json!({ "expiry_time": 1 })] {
-        assert_eq!(admin.post(&format!("{tokens}/new"), wrong).await.error(), (400, "M_INVALID_PARAM"));
+        assert_eq!(admin.post(new, wrong).await.error(), (400, "M_INVALID_PARAM"));
     }
-    let wrong_type = admin.post(&format!("{tokens}/new"), json!({ "uses_allowed": "many" })).await;
+    let wrong_type = admin.post(new, json!({ "uses_allowed": "many" })).await;
     assert_eq!(wrong_type.error(), (400, "M_BAD_JSON"));
 
     let valid = async |token: &str| {
@@ -113,19 +111,19 @@ async fn registration_tokens_let_in_as_many_as_they_say() {
     let both = futures::future::join(register("alice", "come.in"), register("anna", "come.in")).await;
     assert_eq!([both.0.status, both.1.status].iter().filter(|status| **status == 200).count(), 1, "{both:?}");
     assert!(!valid("come.in").await);
-    assert_eq!(admin.get(&format!("{tokens}/come.in")).await.ok()["completed"], 1);
+    assert_eq!(admin.get(one).await.ok()["completed"], 1);
 
     let change = json!({ "uses_allowed": null, "expiry_time": over });
-    let changed = admin.put(&format!("{tokens}/come.in"), change).await.ok();
+    let changed = admin.put(one, change).await.ok();
     assert_eq!((&changed["uses_allowed"], &changed["expiry_time"]), (&json!(null), &json!(over)));
     assert!(valid("come.in").await);
     clock.advance(Duration::from_secs(60));
     assert!(!valid("come.in").await);
     assert_eq!(admin.get(&format!("{tokens}?valid=true")).await.ok()["registration_tokens"], json!([]));
     assert_eq!(admin.get(tokens).await.ok()["registration_tokens"][0]["token"], "come.in");
-    admin.delete(&format!("{tokens}/come.in")).await.ok();
-    assert_eq!(admin.delete(&format!("{tokens}/come.in")).await.error(), (404, "M_NOT_FOUND"));
-    assert_eq!(admin.put(&format!("{tokens}/come.in"), json!({})).await.error(), (404, "M_NOT_FOUND"));
+    admin.delete(one).await.ok();
+    assert_eq!(admin.delete(one).await.error(), (404, "M_NOT_FOUND"));
+    assert_eq!(admin.put(one, json!({})).await.error(), (404, "M_NOT_FOUND"));
     server.finish().await;
 }
 
