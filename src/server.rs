@@ -110,8 +110,9 @@ impl Server {
             Some(log) => log,
             None => open_log(&config, &metrics).await?,
         };
+        let store = open_models(&config, Arc::clone(&log), &*clock).await?;
         commands::found(&*log, &config.server_name, &*clock, &*random).await?;
-        let (driver, source) = fold(&config, Arc::clone(&log), &*clock).await?;
+        let (driver, source) = fold(Arc::clone(&log), store).await?;
         let store = Arc::clone(source.store());
         let progress = driver.progress();
         let counted = Arc::clone(&metrics);
@@ -257,8 +258,9 @@ fn note_address(config: &Config, addresses: &[SocketAddr]) -> Result<(), StartEr
     std::fs::write(&file, url).map_err(io(file.display()))
 }
 
-/// Opens the read models and folds what they lack. Damaged ones are set aside: they can be folded again.
-async fn fold(config: &Config, log: Arc<dyn Log>, clock: &dyn Clock) -> Result<(Driver, Arc<Reader>), StartError> {
+/// Opens the read models. Damaged ones are set aside: they can be folded again. Those that are no fold of this log are
+/// refused before anything is written to it.
+async fn open_models(config: &Config, log: Arc<dyn Log>, clock: &dyn Clock) -> Result<Arc<Store>, StartError> {
     let folder = config.read_models_folder();
     let mib = 1 << 20;
     let memory = StoreOptions {
@@ -266,11 +268,19 @@ async fn fold(config: &Config, log: Arc<dyn Log>, clock: &dyn Clock) -> Result<(
         write_buffer_bytes: config.memory.write_buffer_mib * mib,
     };
     let aside = folder.with_extension(format!("damaged-{}", clock.now_ms()));
-    let runtime = tokio::runtime::Handle::current();
-    let started = tokio::task::spawn_blocking(move || {
+    let opened = tokio::task::spawn_blocking(move || {
         let store = open_store(&folder, &aside, memory)?;
-        Ok(Driver::start(fold::Start { log, store, report: &report() }, runtime)?)
+        fold::check_fit(&*log, &store.cursor()?)?;
+        Ok(store)
     });
+    opened.await.map_err(|error| StartError::Internal(error.to_string()))?
+}
+
+/// Folds what the read models lack.
+async fn fold(log: Arc<dyn Log>, store: Arc<Store>) -> Result<(Driver, Arc<Reader>), StartError> {
+    let runtime = tokio::runtime::Handle::current();
+    let started =
+        tokio::task::spawn_blocking(move || Ok(Driver::start(fold::Start { log, store, report: &report() }, runtime)?));
     started.await.map_err(|error| StartError::Internal(error.to_string()))?
 }
 

@@ -221,7 +221,10 @@ enum Wake {
 }
 
 /// A read model that is not a fold of this log must not be used.
-fn check_fit(log: &dyn Log, cursor: &Cursor) -> Result<(), StartError> {
+///
+/// # Errors
+/// [`StoreError::AheadOfLog`], [`StoreError::OtherLog`] or [`StoreError::OtherHistory`], with both sides named.
+pub fn check_fit(log: &dyn Log, cursor: &Cursor) -> Result<(), StartError> {
     if cursor.lsn == Lsn::ZERO {
         return Ok(());
     }

@@ -3,5 +3,5 @@
 mod driver;
 mod progress;
 
-pub use driver::{Driver, Start, StartError};
+pub use driver::{Driver, Start, StartError, check_fit};
 pub use progress::{Progress, Stopped};

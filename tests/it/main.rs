@@ -11,3 +11,4 @@ mod cli;
 mod client;
 mod common;
 mod http;
+mod start;

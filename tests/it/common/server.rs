@@ -6,7 +6,7 @@ use everfold::{
     config::{Config, Sources},
     http::App,
     log::{EmbeddedLog, LogReader},
-    server::{Server, World},
+    server::{Server, StartError, World},
 };
 use projections::{Projector, Reader, Source, Store, StoreOptions, View, digest};
 use schemas::{Draft, Fact, Origin};
@@ -73,6 +73,14 @@ impl TestServer {
     /// The server's parts.
     pub fn app(&self) -> &App {
         self.server.app()
+    }
+
+    /// Stops it, lets `change` have its folder, and tries to start it again.
+    pub async fn restart_after(self, change: impl FnOnce(&Config)) -> Result<Self, StartError> {
+        self.server.stop().await;
+        change(&self.config);
+        let server = Server::start(self.config.clone(), self.world.clone()).await?;
+        Ok(Self { server, ..self })
     }
 
     /// Somebody who is not logged in.
