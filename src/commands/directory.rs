@@ -22,7 +22,7 @@ impl Commands {
     /// When it is taken, or not this server's.
     pub async fn set_alias(&self, sender: Sender, alias: OwnedRoomAliasId, room: OwnedRoomId) -> Result<(), Error> {
         let parts = std::sync::Arc::clone(self.parts());
-        self.execute(sender.request(None), move |view| {
+        self.execute(&sender.clone(), move |view| {
             let found = Room::get(view, &room)?;
             let reads = active(view, &sender)?;
             not_blocked(&found)?;
@@ -41,7 +41,7 @@ impl Commands {
     /// # Errors
     /// When it is not there, or the sender may not.
     pub async fn remove_alias(&self, sender: Sender, alias: OwnedRoomAliasId) -> Result<(), Error> {
-        self.execute(sender.request(None), move |view| {
+        self.execute(&sender.clone(), move |view| {
             let reads = active(view, &sender)?;
             let Some(target) = directory::alias(view, alias.as_str())? else {
                 return Err(Refusal::not_found("there is no such alias").into());
@@ -76,7 +76,7 @@ impl Commands {
     /// # Errors
     /// When the sender may not.
     pub async fn publish(&self, sender: Sender, room: OwnedRoomId, published: bool) -> Result<(), Error> {
-        self.execute(sender.request(None), move |view| {
+        self.execute(&sender.clone(), move |view| {
             let found = Room::get(view, &room)?;
             let reads = active(view, &sender)?;
             not_blocked(&found)?;

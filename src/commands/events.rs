@@ -8,10 +8,9 @@ use projections::{
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
-    api::error::ErrorKind,
-    events::{StateEventType, TimelineEventType},
+    api::error::ErrorKind, events::StateEventType,
 };
-use schemas::{Lsn, RecordId};
+use schemas::Lsn;
 
 use super::{
     Commands, Error, Parts, Refusal, Request, Sender,
@@ -21,24 +20,20 @@ use super::{
 };
 use crate::rooms::{Prototype, redaction};
 
-/// A request with a transaction id: it is carried out once.
+/// Who sends, and by which request.
 #[derive(Debug, Clone)]
-pub struct Transaction {
-    /// What the client chose.
-    pub id: String,
-    /// HTTP method and path, which together with user, device and id name the request.
-    pub method: &'static str,
-    /// See `method`.
-    pub path: String,
+pub struct By {
+    /// Who.
+    pub sender: Sender,
+    /// The request: one with a transaction id is carried out once.
+    pub request: Request,
+    /// The transaction id, which the sender's device sees again.
+    pub transaction: Option<String>,
 }
 
-impl Sender {
-    /// Who asks, for the record; and the record's id, if the request has a transaction id.
-    #[must_use]
-    pub fn request(&self, transaction: Option<&Transaction>) -> Request {
-        let (user, device) = (self.user.as_str(), self.device.as_str());
-        let id = transaction.map(|t| RecordId::of_request(user, device, t.method, &t.path, &t.id));
-        Request { origin: self.origin(), id }
+impl From<&Sender> for By {
+    fn from(sender: &Sender) -> Self {
+        Self { sender: sender.clone(), request: sender.into(), transaction: None }
     }
 }
 
@@ -49,13 +44,12 @@ impl Commands {
     /// When the rules forbid it.
     pub async fn send_message(
         &self,
-        sender: Sender,
+        by: By,
         room: &RoomId,
-        event_type: &TimelineEventType,
+        event_type: &str,
         content: CanonicalJsonObject,
-        transaction: Option<Transaction>,
     ) -> Result<OwnedEventId, Error> {
-        self.send(sender, room, Prototype::message(event_type.to_string(), content), transaction).await
+        self.send(by, room, Prototype::message(event_type, content)).await
     }
 
     /// Sets a state event; the reply is the id of the event that says so, an earlier one if it says the same.
@@ -64,13 +58,13 @@ impl Commands {
     /// When the rules forbid it.
     pub async fn send_state(
         &self,
-        sender: Sender,
+        by: By,
         room: &RoomId,
-        event_type: &StateEventType,
-        state_key: String,
+        event_type: &str,
+        state_key: &str,
         content: CanonicalJsonObject,
     ) -> Result<OwnedEventId, Error> {
-        self.send(sender, room, Prototype::state(event_type.to_string(), state_key, content), None).await
+        self.send(by, room, Prototype::state(event_type, state_key, content)).await
     }
 
     /// Redacts an event; the reply is the id of the redaction.
@@ -79,27 +73,19 @@ impl Commands {
     /// When the rules forbid it, or the event is not there.
     pub async fn redact(
         &self,
-        sender: Sender,
+        by: By,
         room: &RoomId,
         target: OwnedEventId,
         reason: Option<String>,
-        transaction: Option<Transaction>,
     ) -> Result<OwnedEventId, Error> {
         let reason = reason.map(|reason| ("reason".to_owned(), CanonicalJsonValue::String(reason)));
         let content = reason.into_iter().collect();
         let redaction = Prototype { redacts: Some(target), ..Prototype::message("m.room.redaction", content) };
-        self.send(sender, room, redaction, transaction).await
+        self.send(by, room, redaction).await
     }
 
-    async fn send(
-        &self,
-        sender: Sender,
-        room: &RoomId,
-        prototype: Prototype,
-        transaction: Option<Transaction>,
-    ) -> Result<OwnedEventId, Error> {
-        let request = sender.request(transaction.as_ref());
-        let transaction = transaction.map(|transaction| transaction.id);
+    async fn send(&self, by: By, room: &RoomId, prototype: Prototype) -> Result<OwnedEventId, Error> {
+        let By { sender, request, transaction } = by;
         let job = Send { parts: Arc::clone(self.parts()), room: room.to_owned(), sender, prototype, transaction };
         self.lanes().run(room, request, job).await
     }

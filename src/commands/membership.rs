@@ -10,7 +10,7 @@ use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, Ro
 use schemas::{Draft, Key, Lsn, Read, Tag, facts::RoomForgotten};
 
 use super::{
-    Commands, Decision, Error, Parts, Refusal, Sender,
+    Commands, Decision, Error, Parts, Refusal, Request, Sender,
     guards::{active, standing},
     lane::{Job, Step, Tip},
     room::{NewEvent, Room, compose, not_blocked},
@@ -69,7 +69,7 @@ impl Commands {
         change: Move,
         reason: Option<String>,
     ) -> Result<(), Error> {
-        let request = sender.request(None);
+        let request = Request::from(&sender);
         let job = Change { parts: Arc::clone(self.parts()), room: room.to_owned(), sender, target, change, reason };
         self.lanes().run(room, request, job).await
     }
@@ -79,7 +79,7 @@ impl Commands {
     /// # Errors
     /// When the rules forbid it.
     pub async fn refresh_member(&self, sender: Sender, room: &RoomId) -> Result<(), Error> {
-        let request = sender.request(None);
+        let request = Request::from(&sender);
         let job = Refresh { parts: Arc::clone(self.parts()), room: room.to_owned(), sender };
         self.lanes().run(room, request, job).await
     }

@@ -3,14 +3,18 @@
 mod account_data;
 mod accounts;
 mod devices;
+mod directory;
 mod discovery;
+mod events_send;
 mod keys;
 mod lenient;
+mod membership;
 mod presence;
 mod profiles;
 mod push_rules;
 mod receipts;
 mod registration;
+mod rooms;
 mod sessions;
 mod sync;
 mod to_device;
@@ -36,5 +40,9 @@ pub(super) fn routes() -> Router<App> {
         .merge(to_device::routes())
         .merge(presence::routes())
         .merge(receipts::routes())
+        .merge(directory::routes())
+        .merge(events_send::routes())
+        .merge(membership::routes())
+        .merge(rooms::routes())
         .merge(typing::routes())
 }

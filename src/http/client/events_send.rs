@@ -1,0 +1,72 @@
+//! Client-server API, "Sending events to a room" and "Redactions".
+//!
+//! `PUT /_matrix/client/v3/rooms/{roomId}/send/{eventType}/{txnId}`,
+//! `PUT /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}` and without a state key,
+//! `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
+
+use axum::Router;
+use ruma::{
+    TransactionId,
+    api::{
+        IncomingRequest,
+        client::{
+            message::send_message_event::v3 as send_message, redact::redact_event::v3 as redact_event,
+            state::send_state_event::v3 as send_state,
+        },
+    },
+};
+
+use crate::{
+    commands::{content, events::By},
+    http::{
+        App,
+        auth::{Identify, Session},
+        extract::{Matrix, Routes},
+        limit::Limit,
+        reply::ApiError,
+    },
+};
+
+pub(super) fn routes() -> Router<App> {
+    let mut routes = Router::new().matrix(send).matrix(set_state).matrix(redact);
+    // Without a state key, and with an empty one.
+    for path in ["/rooms/{room_id}/state/{event_type}", "/rooms/{room_id}/state/{event_type}/"] {
+        for version in ["r0", "v3"] {
+            routes = routes.matrix_at(&format!("/_matrix/client/{version}{path}"), set_state);
+        }
+    }
+    routes
+}
+
+async fn send(app: App, req: Matrix<send_message::Request>) -> Result<send_message::Response, ApiError> {
+    app.throttle(Limit::Message, &req.who)?;
+    let by = by(&req, &req.body.txn_id);
+    let content = content::canonical(req.body.body.json().get())?;
+    let event_type = req.body.event_type.to_string();
+    let id = app.commands.send_message(by, &req.body.room_id, &event_type, content).await?;
+    Ok(send_message::Response::new(id))
+}
+
+async fn set_state(app: App, req: Matrix<send_state::Request>) -> Result<send_state::Response, ApiError> {
+    app.throttle(Limit::Message, &req.who)?;
+    let content = content::canonical(req.body.body.json().get())?;
+    let (by, event_type) = (By::from(&req.who.sender), req.body.event_type.to_string());
+    let id = app.commands.send_state(by, &req.body.room_id, &event_type, &req.body.state_key, content).await?;
+    Ok(send_state::Response::new(id))
+}
+
+async fn redact(app: App, req: Matrix<redact_event::Request>) -> Result<redact_event::Response, ApiError> {
+    app.throttle(Limit::Message, &req.who)?;
+    let by = by(&req, &req.body.txn_id);
+    let id = app.commands.redact(by, &req.body.room_id, req.body.event_id, req.body.reason).await?;
+    Ok(redact_event::Response::new(id))
+}
+
+/// Who sends, by a request that has an effect once.
+fn by<R>(req: &Matrix<R>, txn: &TransactionId) -> By
+where
+    R: IncomingRequest,
+    R::Authentication: Identify<Who = Session>,
+{
+    By { sender: req.who.sender.clone(), request: req.once(txn), transaction: Some(txn.to_string()) }
+}
