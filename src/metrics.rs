@@ -1,6 +1,6 @@
 //! Every Prometheus metric of the process, in one list.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use projections::Applied;
 use prometheus::{
@@ -69,7 +69,8 @@ metrics! {
 
 impl Metrics {
     /// Counts a commit of the fold.
-    pub fn applied(&self, applied: &Applied) {
+    pub fn applied(&self, applied: &Applied, took: Duration) {
+        self.fold_seconds.observe(took.as_secs_f64());
         self.fold_lsn.set(signed(applied.cursor.lsn.0));
         self.fold_batch_records.observe(count(applied.records));
         self.fold_records_total.inc_by(applied.records as u64);
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn metrics_are_named_and_explained() {
         let metrics = Metrics::new().unwrap();
-        metrics.applied(&Applied { records: 3, ..Applied::default() });
+        metrics.applied(&Applied { records: 3, ..Applied::default() }, Duration::from_millis(1));
         metrics.void_records_total.with_label_values(&["stale_read"]).inc();
         let text = metrics.render().unwrap();
         for expected in [

@@ -20,7 +20,7 @@ use crate::{
     commands::{self, Commands, FoundingError},
     config::{Backend, Config},
     ephemeral::Ephemeral,
-    fold::{self, Driver},
+    fold::{self, Driver, Progress},
     http::{self, App, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
     keys::{KeyError, OwnKey},
     log::{
@@ -101,29 +101,13 @@ impl Server {
     /// # Errors
     /// When something that it needs is missing, damaged, in use or another server's.
     pub async fn start(config: Config, world: World) -> Result<Self, StartError> {
-        let World { clock, random, log } = world;
         let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
-        // What is in it concerns nobody else on the machine.
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
-        made.map_err(io(config.data.display()))?;
-        let log = match log {
-            Some(log) => log,
-            None => open_log(&config, &metrics).await?,
-        };
-        let store = open_models(&config, Arc::clone(&log), &*clock).await?;
-        commands::found(&*log, &config.server_name, &*clock, &*random).await?;
-        let (driver, source) = fold(Arc::clone(&log), store).await?;
-        let store = Arc::clone(source.store());
-        let progress = driver.progress();
-        let counted = Arc::clone(&metrics);
-        progress.listen(move |applied| counted.applied(applied));
+        let (log, driver, source) = open(&config, &world, &metrics).await?;
+        let World { clock, random, .. } = world;
+        let (store, progress) = (Arc::clone(source.store()), driver.progress());
         let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&clock), random.alphanumeric(8)));
         let key = OwnKey::open(&config.data.join(SIGNING_KEY), &config.server_name, &*random)?;
-        let notifier = Arc::new(Notifier::new(Arc::clone(&source) as Arc<dyn Source>));
-        let waker = Arc::clone(&notifier);
-        progress.listen(move |applied| waker.applied(applied));
-        let waker = Arc::clone(&notifier);
-        ephemeral.listen(move |change, position| waker.changed(change, position));
+        let notifier = notifier(Arc::clone(&source) as Arc<dyn Source>, &progress, &ephemeral);
         let commands = Commands::new(commands::Parts {
             log: Arc::clone(&log),
             source: Arc::clone(&source) as Arc<dyn Source>,
@@ -207,8 +191,37 @@ impl Server {
     }
 }
 
-fn io(what: impl ToString) -> impl FnOnce(std::io::Error) -> StartError {
-    let what = what.to_string();
+/// Opens the log, writes its first record if it is empty, and folds it to its end.
+async fn open(
+    config: &Config,
+    world: &World,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<dyn Log>, Driver, Arc<Reader>), StartError> {
+    // What is in it concerns nobody else on the machine.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
+    made.map_err(io(config.data.display().to_string()))?;
+    let log = match &world.log {
+        Some(log) => Arc::clone(log),
+        None => open_log(config, metrics).await?,
+    };
+    let store = open_models(config, Arc::clone(&log), &*world.clock).await?;
+    commands::found(&*log, &config.server_name, &*world.clock, &*world.random).await?;
+    let (driver, source) = fold(Arc::clone(&log), store, Arc::clone(metrics)).await?;
+    Ok((log, driver, source))
+}
+
+/// Wakes those who wait whenever something was folded, or somebody types or comes.
+fn notifier(source: Arc<dyn Source>, progress: &Progress, ephemeral: &Ephemeral) -> Arc<Notifier> {
+    let notifier = Arc::new(Notifier::new(source));
+    let waker = Arc::clone(&notifier);
+    progress.listen(move |applied| waker.applied(applied));
+    let waker = Arc::clone(&notifier);
+    ephemeral.listen(move |change, position| waker.changed(change, position));
+    notifier
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+    let what = what.into();
     move |source| StartError::Io { what, source }
 }
 
@@ -232,11 +245,12 @@ fn shared_secret(config: &Config, random: &dyn Random) -> Result<String, StartEr
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let secret = random.alphanumeric(43);
             let mut options = std::fs::OpenOptions::new();
-            let mut made = options.write(true).create_new(true).mode(0o600).open(&file).map_err(io(file.display()))?;
-            made.write_all(secret.as_bytes()).and_then(|()| made.sync_all()).map_err(io(file.display()))?;
+            let mut made =
+                options.write(true).create_new(true).mode(0o600).open(&file).map_err(io(file.display().to_string()))?;
+            made.write_all(secret.as_bytes()).and_then(|()| made.sync_all()).map_err(io(file.display().to_string()))?;
             Ok(secret)
         }
-        Err(error) => Err(io(file.display())(error)),
+        Err(error) => Err(io(file.display().to_string())(error)),
     }
 }
 
@@ -255,7 +269,7 @@ fn note_address(config: &Config, addresses: &[SocketAddr]) -> Result<(), StartEr
     let host = if address.ip().is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address.ip() };
     let file = config.address_file();
     let url = format!("http://{}", SocketAddr::new(host, address.port()));
-    std::fs::write(&file, url).map_err(io(file.display()))
+    std::fs::write(&file, url).map_err(io(file.display().to_string()))
 }
 
 /// Opens the read models. Damaged ones are set aside: they can be folded again. Those that are no fold of this log are
@@ -277,10 +291,15 @@ async fn open_models(config: &Config, log: Arc<dyn Log>, clock: &dyn Clock) -> R
 }
 
 /// Folds what the read models lack.
-async fn fold(log: Arc<dyn Log>, store: Arc<Store>) -> Result<(Driver, Arc<Reader>), StartError> {
+async fn fold(
+    log: Arc<dyn Log>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+) -> Result<(Driver, Arc<Reader>), StartError> {
     let runtime = tokio::runtime::Handle::current();
-    let started =
-        tokio::task::spawn_blocking(move || Ok(Driver::start(fold::Start { log, store, report: &report() }, runtime)?));
+    let started = tokio::task::spawn_blocking(move || {
+        Ok(Driver::start(fold::Start { log, store, metrics, report: &report() }, runtime)?)
+    });
     started.await.map_err(|error| StartError::Internal(error.to_string()))?
 }
 
@@ -288,7 +307,7 @@ fn open_store(folder: &Path, aside: &Path, memory: StoreOptions) -> Result<Arc<S
     match Store::open(folder, memory) {
         Err(error) if Store::is_damaged(&error) => {
             tracing::error!(%error, aside = %aside.display(), "the read models are damaged: set aside, and folded again from the log");
-            std::fs::rename(folder, aside).map_err(io(folder.display()))?;
+            std::fs::rename(folder, aside).map_err(io(folder.display().to_string()))?;
             Ok(Arc::new(Store::open(folder, memory)?))
         }
         opened => Ok(Arc::new(opened?)),

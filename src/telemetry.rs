@@ -31,7 +31,10 @@ pub fn init(config: &Telemetry) -> Result<(), TelemetryError> {
     tracing_subscriber::registry().with(lines.with_filter(EnvFilter::try_new(&config.filter)?)).try_init()?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let why = panic.payload_as_str().unwrap_or("no message");
+        let payload = panic.payload();
+        let text =
+            payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let why = text.unwrap_or("no message");
         tracing::error!(place, backtrace = %std::backtrace::Backtrace::capture(), "panic: {why}");
     }));
     Ok(())

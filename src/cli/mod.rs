@@ -51,7 +51,7 @@ impl Settings {
         if let Some(data) = &self.data {
             flags.push(("data", data.display().to_string()));
         }
-        Ok(crate::config::from_environment(self.config.as_deref(), flags)?)
+        Ok(crate::config::from_environment(self.config.as_deref(), &flags)?)
     }
 }
 

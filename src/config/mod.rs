@@ -6,6 +6,7 @@
 mod merge;
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
@@ -323,9 +324,11 @@ impl Config {
 ///
 /// # Errors
 /// Everything that is wrong with them.
-pub fn from_environment(file: Option<&Path>, flags: Vec<(&'static str, String)>) -> Result<Config, ConfigError> {
-    let environment: Vec<(String, String)> = std::env::vars().collect();
-    Config::load(Sources { file, environment: &environment, flags: &flags })
+pub fn from_environment(file: Option<&Path>, flags: &[(&'static str, String)]) -> Result<Config, ConfigError> {
+    // What is not Unicode is none of ours.
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let environment: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
+    Config::load(Sources { file, environment: &environment, flags })
 }
 
 /// An empty string is none.

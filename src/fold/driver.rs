@@ -4,6 +4,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Instant,
 };
 
 use projections::{Cursor, FoldError, Model, Projector, Reader, Source, Store, StoreError};
@@ -14,7 +15,10 @@ use tokio::{
 };
 
 use super::Progress;
-use crate::log::{Log, ReadError};
+use crate::{
+    log::{Log, ReadError},
+    metrics::Metrics,
+};
 
 /// At most so many records, or so many bytes of them, go into one commit.
 const BATCH_RECORDS: usize = 1_000;
@@ -48,6 +52,8 @@ pub struct Start<'a> {
     pub log: Arc<dyn Log>,
     /// Where the tables are.
     pub store: Arc<Store>,
+    /// Is told of every commit.
+    pub metrics: Arc<Metrics>,
     /// Is told (position, tail) while the start takes long.
     pub report: &'a dyn Fn(Lsn, Lsn),
 }
@@ -67,7 +73,7 @@ impl Driver {
     /// # Errors
     /// When log and cursor don't fit, or the log or the store fails.
     pub fn start(start: Start<'_>, runtime: Handle) -> Result<(Self, Arc<Reader>), StartError> {
-        let Start { log, store, report } = start;
+        let Start { log, store, metrics, report } = start;
         let mut projector = Projector::open(Arc::clone(&store))?;
         check_fit(&*log, projector.cursor())?;
         let stale = projector.stale();
@@ -88,6 +94,7 @@ impl Driver {
         let work = Work {
             projector,
             log,
+            metrics,
             progress: Arc::clone(&progress),
             inbox,
             again: orders.downgrade(),
@@ -134,6 +141,7 @@ impl Driver {
 struct Work {
     projector: Projector,
     log: Arc<dyn Log>,
+    metrics: Arc<Metrics>,
     progress: Arc<Progress>,
     inbox: mpsc::Receiver<Order>,
     again: mpsc::WeakSender<Order>,
@@ -158,8 +166,10 @@ impl Work {
         let mut tail = self.log.watch_tail();
         loop {
             while self.projector.cursor().lsn < *tail.borrow_and_update() {
+                let began = Instant::now();
                 let entries = self.log.read(self.projector.cursor().lsn.next(), BATCH_RECORDS, BATCH_BYTES)?;
                 let applied = self.projector.apply(&entries, true)?;
+                self.metrics.applied(&applied, began.elapsed());
                 self.progress.publish(&applied);
             }
             if self.stopping.load(Ordering::SeqCst) {

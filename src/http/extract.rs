@@ -127,7 +127,7 @@ pub async fn read_body(body: Body, headers: &HeaderMap, limit: usize) -> Result<
         return Err(too_large());
     }
     axum::body::to_bytes(body, limit).await.map_err(|error| {
-        if error.source().is_some_and(|source| source.is::<LengthLimitError>()) {
+        if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) {
             too_large()
         } else {
             ApiError::with_status(StatusCode::BAD_REQUEST, ErrorKind::Unknown, "the body broke off")
