@@ -180,6 +180,7 @@ impl Server {
                 tracing::error!(%error, "a task failed");
             }
         }
+        self.app.commands.lanes().close().await;
         let (log, driver) = (self.log, self.driver);
         let closed = tokio::task::spawn_blocking(move || {
             log.close();

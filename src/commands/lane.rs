@@ -20,6 +20,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+use tokio_util::task::TaskTracker;
 
 use super::{Done, Error, PATIENCE, Parts, Request, Stamp};
 
@@ -82,11 +83,19 @@ pub trait Job: Send + 'static {
 pub struct Lanes {
     parts: Arc<Parts>,
     rooms: Mutex<HashMap<OwnedRoomId, mpsc::Sender<Box<dyn Work>>>>,
+    tasks: TaskTracker,
 }
 
 impl Lanes {
     pub(super) fn new(parts: Arc<Parts>) -> Self {
-        Self { parts, rooms: Mutex::new(HashMap::new()) }
+        Self { parts, rooms: Mutex::new(HashMap::new()), tasks: TaskTracker::new() }
+    }
+
+    /// Takes no more decisions, and waits for the end of those under way: then nothing of the store is held any more.
+    pub async fn close(&self) {
+        self.tasks.close();
+        self.rooms().clear();
+        self.tasks.wait().await;
     }
 
     fn rooms(&self) -> MutexGuard<'_, HashMap<OwnedRoomId, mpsc::Sender<Box<dyn Work>>>> {
@@ -113,6 +122,9 @@ impl Lanes {
 
     fn enqueue(self: &Arc<Self>, room: &RoomId, work: Box<dyn Work>) -> Result<(), Error> {
         let mut rooms = self.rooms();
+        if self.tasks.is_closed() {
+            return Err(Error::Unavailable("the server is shutting down".into()));
+        }
         let work = match rooms.get(room) {
             Some(lane) => match lane.try_send(work) {
                 Ok(()) => return Ok(()),
@@ -130,7 +142,7 @@ impl Lanes {
         drop(rooms);
         let lane =
             Lane { parts: Arc::clone(&self.parts), inbox: receiver, again: VecDeque::new(), flying: Flying::default() };
-        tokio::spawn(lane.run(room.to_owned(), Arc::clone(self)));
+        self.tasks.spawn(lane.run(room.to_owned(), Arc::clone(self)));
         Ok(())
     }
 }
@@ -289,7 +301,12 @@ impl Lane {
             tokio::select! {
                 biased;
                 Some(landing) = self.flying.landings.next() => self.land(landing, base).await,
-                work = self.inbox.recv(), if !full => return work,
+                work = self.inbox.recv(), if !full => match work {
+                    Some(work) => return Some(work),
+                    None if self.flying.works.is_empty() => return None,
+                    // The lanes close: what is under way comes to its end.
+                    None => self.drain(base).await,
+                },
                 () = tokio::time::sleep(IDLE), if self.flying.works.is_empty() => {
                     let mut rooms = lanes.rooms();
                     // Nothing can be enqueued while the map is locked.
