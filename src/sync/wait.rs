@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use projections::{Source, StoreError};
-use ruma::api::client::sync::sync_events::v3::Response;
+use ruma::api::client::sync::sync_events::{DeviceLists, v3::Response};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +82,22 @@ impl Syncs {
                 }
             }
         }
+    }
+
+    /// Whose devices a client has to look at anew since a token, as this node knows it when it has come to another.
+    ///
+    /// # Errors
+    /// When the store fails, or a token is ahead of this node.
+    pub async fn device_lists(
+        &self,
+        asker: &Asker,
+        since: SyncToken,
+        until: &SyncToken,
+    ) -> Result<DeviceLists, SyncError> {
+        if !self.progress.reached(since.lsn.max(until.lsn), AHEAD).await {
+            return Err(SyncError::Ahead);
+        }
+        Ok(v3::device_lists(&self.source.view()?, &self.ephemeral, asker, since)?)
     }
 
     fn is_quiet(&self, watch: &super::Watch, since: &SyncToken, wanted: &Wanted) -> bool {

@@ -13,8 +13,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
-
 use schemas::{
     Fact, Lsn, Nid,
     facts::{RoomForgotten, StateChange},
@@ -362,19 +360,18 @@ fn rooms_in(read: &dyn Read, prefix: Vec<u8>) -> impl Iterator<Item = Result<(Ni
     })
 }
 
-/// Whether two users are in one room.
+/// Whether two users are in one room. It costs what the one with fewer rooms has of them.
 ///
 /// # Errors
 /// When the store fails.
 pub fn share_room(read: &dyn Read, one: &str, other: &str) -> Result<bool, StoreError> {
-    let (mut ones, mut others) = (rooms_of(read, one, Membership::Join), rooms_of(read, other, Membership::Join));
-    let (mut of_one, mut of_other) = (ones.next().transpose()?, others.next().transpose()?);
-    // Both come in the order of the rooms.
-    while let (Some((a, _)), Some((b, _))) = (&of_one, &of_other) {
-        match a.cmp(b) {
-            Ordering::Equal => return Ok(true),
-            Ordering::Less => of_one = ones.next().transpose()?,
-            Ordering::Greater => of_other = others.next().transpose()?,
+    let is_in = |user, room: Result<(Nid, Member), StoreError>| -> Result<bool, StoreError> {
+        Ok(member(read, room?.0, user)?.is_some_and(|member| member.membership == Membership::Join))
+    };
+    let of_one = rooms_of(read, one, Membership::Join);
+    for (of_one, of_other) in of_one.zip(rooms_of(read, other, Membership::Join)) {
+        if is_in(other, of_one)? || is_in(one, of_other)? {
+            return Ok(true);
         }
     }
     Ok(false)

@@ -1,7 +1,7 @@
 //! Client-server API, "End-to-End Encryption": keys of devices and of users.
 //!
 //! `POST /_matrix/client/v3/keys/upload`, `POST /_matrix/client/v3/keys/query`, `POST /_matrix/client/v3/keys/claim`,
-//! `POST /_matrix/client/v3/keys/device_signing/upload`, `POST /_matrix/client/v3/keys/signatures/upload`
+//! `GET /_matrix/client/v3/keys/changes`, `POST /_matrix/client/v3/keys/device_signing/upload`, `POST /_matrix/client/v3/keys/signatures/upload`
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,9 @@ use ruma::{
     OneTimeKeyAlgorithm, OwnedDeviceId, OwnedOneTimeKeyId, OwnedUserId, ServerName, UInt, UserId,
     api::client::{
         keys::{
-            claim_keys::v3 as claim_keys, get_keys::v3 as get_keys, upload_keys::v3 as upload_keys,
-            upload_signatures::v3 as upload_signatures, upload_signing_keys::v3 as upload_signing_keys,
+            claim_keys::v3 as claim_keys, get_key_changes::v3 as get_key_changes, get_keys::v3 as get_keys,
+            upload_keys::v3 as upload_keys, upload_signatures::v3 as upload_signatures,
+            upload_signing_keys::v3 as upload_signing_keys,
         },
         uiaa::AuthType,
     },
@@ -27,7 +28,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     commands::{
-        content,
+        Sender, content,
         keys::{self, CrossSigningUpload, Failure, SignedKey, Upload},
     },
     http::{
@@ -36,10 +37,11 @@ use crate::{
         reply::{ApiError, raw},
         uia,
     },
+    sync::{SyncToken, v3::Asker},
 };
 
 pub fn routes() -> Router<App> {
-    Router::new().matrix(upload).matrix(query).matrix(claim).matrix(upload_cross_signing).matrix(sign)
+    Router::new().matrix(upload).matrix(query).matrix(claim).matrix(changes).matrix(upload_cross_signing).matrix(sign)
 }
 
 async fn upload(app: App, request: Matrix<upload_keys::Request>) -> Result<upload_keys::Response, ApiError> {
@@ -142,6 +144,15 @@ async fn claim(app: App, request: Matrix<claim_keys::Request>) -> Result<claim_k
         of_device.insert(id, raw(key)?);
     }
     Ok(reply)
+}
+
+async fn changes(app: App, request: Matrix<get_key_changes::Request>) -> Result<get_key_changes::Response, ApiError> {
+    let token = |text: &str| text.parse::<SyncToken>().map_err(|error| ApiError::invalid(error.to_string()));
+    let (from, to) = (token(&request.body.from)?, token(&request.body.to)?);
+    let Sender { user, device } = request.who.sender;
+    let asker = Asker { user, device, now_ms: app.clock.now_ms() };
+    let lists = app.syncs.device_lists(&asker, from, &to).await?;
+    Ok(get_key_changes::Response::new(lists.changed, lists.left))
 }
 
 async fn upload_cross_signing(

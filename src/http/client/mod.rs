@@ -19,6 +19,7 @@ mod sessions;
 mod sync;
 mod to_device;
 mod typing;
+mod user_directory;
 
 use axum::Router;
 
@@ -45,4 +46,5 @@ pub(super) fn routes() -> Router<App> {
         .merge(membership::routes())
         .merge(rooms::routes())
         .merge(typing::routes())
+        .merge(user_directory::routes())
 }

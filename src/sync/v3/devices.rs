@@ -11,18 +11,20 @@ use projections::{
         state,
     },
 };
-use ruma::{OwnedUserId, api::client::sync::sync_events::v3::Response};
+use ruma::{OwnedUserId, api::client::sync::sync_events::DeviceLists};
 use schemas::{Lsn, Nid};
 
-use super::{Context, changed::Rooms, sections::shares_room};
+use super::{Context, changed::Rooms};
 
-pub(super) fn add_lists(context: &Context<'_>, rooms: &Rooms, response: &mut Response) -> Result<(), StoreError> {
+pub(super) fn add_lists(context: &Context<'_>, rooms: &Rooms, lists: &mut DeviceLists) -> Result<(), StoreError> {
     // Whoever begins anew asks for what they need.
     let Some(since) = context.since() else { return Ok(()) };
     let (mut changed, mut left) = (BTreeSet::new(), BTreeSet::new());
     for change in keys::changed_after(context.view, since) {
         let (_, user) = change?;
-        if !changed.contains(&user) && (user == context.user() || shares_room(context, &user)?) {
+        if !changed.contains(&user)
+            && (user == context.user() || membership::share_room(context.view, context.user(), &user)?)
+        {
             changed.insert(user);
         }
     }
@@ -41,12 +43,12 @@ pub(super) fn add_lists(context: &Context<'_>, rooms: &Rooms, response: &mut Res
         add_members(context, *room, &mut left)?;
     }
     for user in left {
-        if user != context.user() && !shares_room(context, &user)? {
+        if user != context.user() && !membership::share_room(context.view, context.user(), &user)? {
             changed.remove(&user);
-            response.device_lists.left.extend(OwnedUserId::try_from(user));
+            lists.left.extend(OwnedUserId::try_from(user));
         }
     }
-    response.device_lists.changed.extend(changed.into_iter().filter_map(|user| OwnedUserId::try_from(user).ok()));
+    lists.changed.extend(changed.into_iter().filter_map(|user| OwnedUserId::try_from(user).ok()));
     Ok(())
 }
 

@@ -10,7 +10,10 @@ mod sections;
 use projections::{StoreError, View, models::keys};
 use ruma::{
     OwnedDeviceId, OwnedUserId, UInt,
-    api::client::{filter::FilterDefinition, sync::sync_events::v3::Response},
+    api::client::{
+        filter::FilterDefinition,
+        sync::sync_events::{DeviceLists, v3::Response},
+    },
 };
 use schemas::Lsn;
 
@@ -60,7 +63,13 @@ struct Context<'a> {
     reading: Reading<'a>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    fn new(view: &'a View, ephemeral: &'a Ephemeral, asker: &'a Asker, wanted: &'a Wanted) -> Result<Self, StoreError> {
+        let ephemeral_since = wanted.since.as_ref().map_or(0, |since| since.ephemeral_in(ephemeral.boot()));
+        let reading = Reading::new(view, &asker.user, Some(&asker.device), asker.now_ms)?;
+        Ok(Self { view, ephemeral, ephemeral_since, asker, wanted, reading })
+    }
+
     fn user(&self) -> &str {
         self.asker.user.as_str()
     }
@@ -83,9 +92,7 @@ pub fn answer(
 ) -> Result<Answer, StoreError> {
     // Before anything of it is read, so that nothing is skipped.
     let position = ephemeral.position();
-    let ephemeral_since = wanted.since.as_ref().map_or(0, |since| since.ephemeral_in(ephemeral.boot()));
-    let reading = Reading::new(view, &asker.user, Some(&asker.device), asker.now_ms)?;
-    let context = Context { view, ephemeral, ephemeral_since, asker, wanted, reading };
+    let context = Context::new(view, ephemeral, asker, wanted)?;
     let lsn = view.lsn();
     let boot = ephemeral.boot().to_owned();
     let mut token = SyncToken { lsn, boot, ephemeral: position, to_device: None };
@@ -104,7 +111,7 @@ pub fn answer(
     }
     sections::add_account_data(&context, account_data, &mut response)?;
     token.to_device = sections::add_to_device(&context, &mut response)?;
-    devices::add_lists(&context, &rooms, &mut response)?;
+    devices::add_lists(&context, &rooms, &mut response.device_lists)?;
     if with_presence {
         sections::add_presence(&context, &mut response)?;
     }
@@ -116,6 +123,24 @@ pub fn answer(
     add_key_counts(view, asker, &mut response)?;
     response.next_batch = token.to_string();
     Ok(Answer { response, is_empty })
+}
+
+/// Whose devices the client has to look at anew since a token, and whose no more: that part of an answer alone.
+///
+/// # Errors
+/// When the store fails.
+pub fn device_lists(
+    view: &View,
+    ephemeral: &Ephemeral,
+    asker: &Asker,
+    since: SyncToken,
+) -> Result<DeviceLists, StoreError> {
+    let wanted = Wanted { since: Some(since), ..Wanted::default() };
+    let context = Context::new(view, ephemeral, asker, &wanted)?;
+    let rooms = changed::rooms(&context, &sections::AccountData::of(&context)?)?;
+    let mut lists = DeviceLists::default();
+    devices::add_lists(&context, &rooms, &mut lists)?;
+    Ok(lists)
 }
 
 /// The answer where nothing is new.

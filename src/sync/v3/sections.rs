@@ -4,13 +4,7 @@ use std::collections::BTreeMap;
 
 use projections::{
     StoreError,
-    models::{
-        account_data,
-        membership::{self, Membership},
-        push_rules,
-        receipts::Receipt,
-        to_device,
-    },
+    models::{account_data, membership::share_room, push_rules, receipts::Receipt, to_device},
 };
 use ruma::{
     OwnedUserId, RoomId,
@@ -159,7 +153,7 @@ pub(super) fn add_presence(context: &Context<'_>, response: &mut Response) -> Re
     }
     for (user, presence) in context.ephemeral.presence_since(context.ephemeral_since) {
         let own = user == context.asker.user;
-        if !matcher.sender(user.as_str()) || !(own || shares_room(context, user.as_str())?) {
+        if !matcher.sender(user.as_str()) || !(own || share_room(context.view, context.user(), user.as_str())?) {
             continue;
         }
         let event = json!({
@@ -175,15 +169,4 @@ pub(super) fn add_presence(context: &Context<'_>, response: &mut Response) -> Re
         response.presence.events.extend(raw(&event));
     }
     Ok(())
-}
-
-/// Whether the user is in a room together with somebody else.
-pub(super) fn shares_room(context: &Context<'_>, other: &str) -> Result<bool, StoreError> {
-    for room in membership::rooms_of(context.view, other, Membership::Join) {
-        let member = membership::member(context.view, room?.0, context.user())?;
-        if member.is_some_and(|member| member.membership == Membership::Join) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

@@ -370,3 +370,41 @@ async fn wrong_signatures_fail() {
     assert_eq!(refused(&alice, &alice.user, &alice.device, signed).await, "taken");
     server.finish().await;
 }
+
+#[tokio::test]
+async fn whose_devices_changed_is_told_to_those_who_share_a_room() {
+    let server = TestServer::start().await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let carol = server.user("carol").await;
+    let encryption = json!([{ "type": "m.room.encryption", "content": { "algorithm": "m.megolm.v1.aes-sha2" } }]);
+    let room = alice.create(json!({ "preset": "public_chat", "initial_state": encryption })).await;
+    let token = async || alice.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+    let changes = async |from: &str| {
+        let to = token().await;
+        let mut changes = alice.get(&format!("/keys/changes?from={from}&to={to}")).await.ok();
+        let mut users = |kind: &str| changes[kind].take().as_array().cloned().unwrap_or_default();
+        (users("changed"), users("left"))
+    };
+    let start = token().await;
+    upload(&bob, json!({ "device_keys": SigningKey::of_device(&bob.device).device_keys(&bob) })).await;
+    upload(&carol, json!({ "device_keys": SigningKey::of_device(&carol.device).device_keys(&carol) })).await;
+    assert_eq!(changes(&start).await, (vec![], vec![]));
+    bob.join(&room).await;
+    assert_eq!(changes(&start).await, (vec![json!(bob.user)], vec![]));
+
+    let joined = token().await;
+    assert_eq!(changes(&joined).await, (vec![], vec![]));
+    bob.put(&format!("/devices/{}", bob.device), json!({ "display_name": "new" })).await.ok();
+    assert_eq!(changes(&joined).await, (vec![json!(bob.user)], vec![]));
+    let renamed = token().await;
+    bob.post(&format!("/rooms/{room}/leave"), json!({})).await.ok();
+    assert_eq!(changes(&renamed).await, (vec![], vec![json!(bob.user)]));
+
+    for nonsense in ["", "s", "12", "s1_b"] {
+        let refused = alice.get(&format!("/keys/changes?from={nonsense}&to={renamed}")).await;
+        assert_eq!(refused.error(), (400, "M_INVALID_PARAM"), "{nonsense}");
+    }
+    let missing = alice.get(&format!("/keys/changes?from={renamed}")).await;
+    assert_eq!(missing.status, 400);
+    server.finish().await;
+}

@@ -81,3 +81,32 @@ async fn what_is_so_already_is_not_recorded_again() {
     assert_eq!(server.app().view().unwrap().lsn(), before);
     server.finish().await;
 }
+
+#[tokio::test]
+async fn rooms_learn_of_a_new_name_and_avatar() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let mut rooms = Vec::new();
+    for _ in 0..3 {
+        rooms.push(alice.create(json!({})).await);
+    }
+    let member = async |room: &str| {
+        let mut sync = alice.get("/sync").await.ok();
+        let events = sync["rooms"]["join"][room]["timeline"]["events"].take();
+        let last = events.as_array().unwrap().iter().rfind(|event| event["state_key"] == alice.user.as_str());
+        last.unwrap()["content"].clone()
+    };
+    let profile = format!("/profile/{}", alice.user);
+    alice.put(&format!("{profile}/displayname"), json!({ "displayname": "Alice" })).await.ok();
+    alice.put(&format!("{profile}/avatar_url"), json!({ "avatar_url": "mxc://test.example/a" })).await.ok();
+    let before = server.app().view().unwrap().lsn();
+    alice.put(&format!("{profile}/m.tz"), json!({ "m.tz": "Europe/London" })).await.ok();
+    assert_eq!(server.app().view().unwrap().lsn(), before.next(), "other fields are no matter of rooms");
+    let shown = json!({ "membership": "join", "displayname": "Alice", "avatar_url": "mxc://test.example/a" });
+    for room in &rooms {
+        assert_eq!(member(room).await, shown);
+    }
+    alice.delete(&format!("{profile}/avatar_url")).await.ok();
+    assert_eq!(member(&rooms[0]).await, json!({ "membership": "join", "displayname": "Alice" }));
+    server.finish().await;
+}
