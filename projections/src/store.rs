@@ -274,6 +274,9 @@ fn tuned(mut options: Options, memory: StoreOptions) -> Options {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(rocksdb::DBCompressionType::Lz4);
     options.set_write_buffer_size(16 << 20);
+    // Most look-ups are for what is not there, or not there yet: a filter over what is in memory answers those.
+    options.set_memtable_prefix_bloom_ratio(0.1);
+    options.set_memtable_whole_key_filtering(true);
     options
 }
 

@@ -2,7 +2,10 @@
 
 use projections::{
     View,
-    models::{accounts, devices},
+    models::{
+        accounts::{self, Account},
+        devices,
+    },
 };
 use ruma::{
     OwnedDeviceId, OwnedUserId,
@@ -52,10 +55,8 @@ pub fn device(user: &str, device: &str) -> Key {
 /// # Errors
 /// Those of [`present`], and `M_USER_LOCKED` where the account is locked.
 pub fn standing(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
-    let guards = present(view, sender)?;
-    if accounts::get(view, sender.user.as_str())?.is_some_and(|account| account.locked) {
-        return Err(Refusal::new(ErrorKind::UserLocked, "this account is locked").into());
-    }
+    let (account, guards) = look_up(view, sender)?;
+    not_locked(&account)?;
     Ok(guards)
 }
 
@@ -64,14 +65,7 @@ pub fn standing(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
 /// # Errors
 /// `M_UNKNOWN_TOKEN` where the account or the device has ended.
 pub fn present(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
-    let (user, on) = (sender.user.as_str(), sender.device.as_str());
-    if accounts::get(view, user)?.is_none_or(|account| account.deactivated) {
-        return Err(ended("this account has ended"));
-    }
-    if devices::get(view, user, on)?.is_none() {
-        return Err(ended("this device was logged out"));
-    }
-    Ok(vec![unchanged(view, user_status(user))?, unchanged(view, device(user, on))?])
+    Ok(look_up(view, sender)?.1)
 }
 
 /// The guards of what others see: besides [`standing`], the account is not suspended (client-server API, "Account
@@ -80,11 +74,29 @@ pub fn present(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
 /// # Errors
 /// Those of [`standing`], and `M_USER_SUSPENDED`.
 pub fn active(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
-    let guards = standing(view, sender)?;
-    if accounts::get(view, sender.user.as_str())?.is_some_and(|account| account.suspended) {
+    let (account, guards) = look_up(view, sender)?;
+    not_locked(&account)?;
+    if account.suspended {
         return Err(Refusal::new(ErrorKind::UserSuspended, "this account is suspended: it can read and leave").into());
     }
     Ok(guards)
+}
+
+fn look_up(view: &View, sender: &Sender) -> Result<(Account, Vec<Read>), Error> {
+    let (user, on) = (sender.user.as_str(), sender.device.as_str());
+    let account = accounts::get(view, user)?.filter(|account| !account.deactivated);
+    let account = account.ok_or_else(|| ended("this account has ended"))?;
+    if devices::get(view, user, on)?.is_none() {
+        return Err(ended("this device was logged out"));
+    }
+    Ok((account, vec![unchanged(view, user_status(user))?, unchanged(view, device(user, on))?]))
+}
+
+fn not_locked(account: &Account) -> Result<(), Error> {
+    if account.locked {
+        return Err(Refusal::new(ErrorKind::UserLocked, "this account is locked").into());
+    }
+    Ok(())
 }
 
 fn ended(message: &str) -> Error {

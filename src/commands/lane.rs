@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Done, Error, PATIENCE, Parts, Request, Stamp};
+use super::{Done, Error, PATIENCE, Parts, Request, Stamp, StateCache};
 
 /// At most so many messages of a room are on their way at once.
 const DEPTH: usize = 64;
@@ -39,6 +39,8 @@ pub struct Tip {
     pub view: View,
     /// The message in flight that it comes after: its event id and depth. None: the view's forward extremities.
     pub before: Option<(OwnedEventId, u64)>,
+    /// What the rules asked for lately.
+    pub state: StateCache,
 }
 
 /// What was decided about a room.
@@ -140,8 +142,13 @@ impl Lanes {
         let _ = sender.try_send(work);
         rooms.insert(room.to_owned(), sender);
         drop(rooms);
-        let lane =
-            Lane { parts: Arc::clone(&self.parts), inbox: receiver, again: VecDeque::new(), flying: Flying::default() };
+        let lane = Lane {
+            parts: Arc::clone(&self.parts),
+            inbox: receiver,
+            again: VecDeque::new(),
+            flying: Flying::default(),
+            state: StateCache::default(),
+        };
         self.tasks.spawn(lane.run(room.to_owned(), Arc::clone(self)));
         Ok(())
     }
@@ -195,9 +202,9 @@ impl<J: Job> Pending<J> {
             }
             Step::Drain => return Ok(Some(Sealed::Drain)),
             Step::Message(draft, event, depth, reply) => {
-                (Sealed::Message(self.stamp.seal(draft, &tip.view, after)?, event, depth), reply)
+                (Sealed::Message(self.stamp.seal_message(draft, &tip.view, after)?, event, depth), reply)
             }
-            Step::Barrier(draft, reply) => (Sealed::Barrier(self.stamp.seal(draft, &tip.view, None)?), reply),
+            Step::Barrier(draft, reply) => (Sealed::Barrier(self.stamp.seal(draft, &tip.view)?), reply),
         };
         self.reply = Some(reply);
         Ok(Some(sealed))
@@ -266,6 +273,7 @@ struct Lane {
     /// Decisions to be made again, before what is in the inbox.
     again: VecDeque<Box<dyn Work>>,
     flying: Flying,
+    state: StateCache,
 }
 
 struct Base {
@@ -335,7 +343,7 @@ impl Lane {
             Some(Sealed::Message(records, event, depth)) => {
                 let after = Some(work.id());
                 self.fly(work, records);
-                *base = Some(Base { tip: Tip { view: now.tip.view, before: Some((event, depth)) }, after, ..now });
+                *base = Some(Base { tip: Tip { before: Some((event, depth)), ..now.tip }, after, ..now });
             }
             Some(Sealed::Drain | Sealed::Barrier(_)) if !self.flying.works.is_empty() => {
                 drop(now);
@@ -359,10 +367,13 @@ impl Lane {
         match former {
             Some(base) if now.duration_since(base.since) < VIEW_AGE => Ok(base),
             Some(base) => {
-                let tip = Tip { view: self.parts.source.view()?, before: base.tip.before };
+                let tip = Tip { view: self.parts.source.view()?, ..base.tip };
                 Ok(Base { tip, after: base.after, since: now })
             }
-            None => Ok(Base { tip: Tip { view: self.parts.source.view()?, before: None }, after: None, since: now }),
+            None => {
+                let tip = Tip { view: self.parts.source.view()?, before: None, state: self.state.clone() };
+                Ok(Base { tip, after: None, since: now })
+            }
         }
     }
 

@@ -23,6 +23,7 @@ pub mod room;
 pub mod rooms;
 pub mod sessions;
 mod stamp;
+mod state_cache;
 pub mod to_device;
 
 use std::{sync::Arc, time::Duration};
@@ -35,6 +36,7 @@ pub use error::{Error, Refusal};
 pub use genesis::{FoundingError, found, server_of};
 pub use guards::Sender;
 pub use stamp::Stamp;
+pub use state_cache::StateCache;
 
 use crate::{
     clock::{Clock, Random},
@@ -195,7 +197,7 @@ where
             Decision::Reply(reply) => return Ok(reply),
             Decision::Append(draft, reply) => (draft, reply),
         };
-        let records = stamp.seal(draft, &view, None)?;
+        let records = stamp.seal(draft, &view)?;
         drop(view);
         let lsn = parts.append(records).await?;
         match parts.progress.outcome(lsn).await? {

@@ -138,7 +138,10 @@ pub fn compose(parts: &Parts, room: &Room<'_>, tip: &Tip, sender: &Sender, event
     let place = Position { room_id: Some(&room.id), prev_events: &prev, depth: depth.saturating_add(1) };
     let at = now(parts);
     let is_state = prototype.state_key.is_some();
-    let (built, seen, redacts) = room.with_state(|state| -> Result<_, Error> {
+    let cached = |event_type: &StateEventType, state_key: &str| {
+        tip.state.get(&room.current, event_type, state_key, || room.state(event_type, state_key))
+    };
+    let (built, seen, redacts) = over(cached, |state| -> Result<_, Error> {
         let built = builder.build(prototype, &sender.user, at, place, state)?;
         auth::authorise(&built.pdu, room.rules, state)?;
         let redacts = redaction::effect(&built.pdu, state, room.rules)?;

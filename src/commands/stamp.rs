@@ -51,25 +51,49 @@ impl Stamp {
     }
 
     /// The bytes of a draft's record, and of what has to stand before it: an `IdleGap` where log time would hold it back,
-    /// staged events where it would be too large. What doesn't build on a record still in flight (`after`) is folded
-    /// dry, so that no poison gets on the log.
+    /// staged events where it would be too large. They are folded dry, so that no poison gets on the log.
     ///
     /// # Errors
     /// When the record is too large, or could not be folded.
-    pub fn seal(&self, draft: Draft, view: &View, after: Option<RecordId>) -> Result<Vec<Bytes>, Error> {
-        let Draft { reads, writes, facts } = draft;
-        let at_ms = self.parts.now_ms();
-        let header = Header { attempt: self.attempt, reads, writes, after, ..self.header(self.id, at_ms) };
-        let mut records = Vec::with_capacity(1);
-        if view.log_time().needs_idle_gap(at_ms) && after.is_none() {
-            let gap = Header { origin: Origin::Server, ..self.header(self.parts.random.record_id(), at_ms) };
-            records.push(encode(gap, &[IdleGap {}.into()])?);
-        }
+    pub fn seal(&self, draft: Draft, view: &View) -> Result<Vec<Bytes>, Error> {
+        let (header, facts) = self.stamp(draft, None);
+        let mut records = self.idle_gap(view, &header)?;
         match encode(header.clone(), &facts) {
-            Err(DecodeError::TooLarge { .. }) if after.is_none() => self.stage(header, facts, &mut records)?,
+            Err(DecodeError::TooLarge { .. }) => self.stage(header, facts, &mut records)?,
             encoded => records.push(encoded?),
         }
-        check(&records, view, after.is_some())?;
+        let dry: Vec<Arc<[u8]>> = records.iter().map(|bytes| Arc::from(&bytes[..])).collect();
+        dry_fold(view, view.cursor(), &dry).map_err(|error| broken(&error))?;
+        Ok(records)
+    }
+
+    /// The bytes of a message's record. It may build on one still in flight (`after`), which is not in the view: so it is
+    /// decoded again, and not folded dry.
+    ///
+    /// # Errors
+    /// When the record is too large, or could not be decoded.
+    pub fn seal_message(&self, draft: Draft, view: &View, after: Option<RecordId>) -> Result<Vec<Bytes>, Error> {
+        let (header, facts) = self.stamp(draft, after);
+        let mut records = if after.is_none() { self.idle_gap(view, &header)? } else { Vec::with_capacity(1) };
+        let bytes = encode(header, &facts)?;
+        let record = Record::decode(&bytes).map_err(|error| broken(&error))?;
+        record.facts.iter().try_for_each(|fact| fact.decode().map(drop)).map_err(|error| broken(&error))?;
+        records.push(bytes);
+        Ok(records)
+    }
+
+    fn stamp(&self, draft: Draft, after: Option<RecordId>) -> (Header, Vec<Fact>) {
+        let Draft { reads, writes, facts } = draft;
+        let header = self.header(self.id, self.parts.now_ms());
+        (Header { attempt: self.attempt, reads, writes, after, ..header }, facts)
+    }
+
+    fn idle_gap(&self, view: &View, header: &Header) -> Result<Vec<Bytes>, Error> {
+        let mut records = Vec::with_capacity(2);
+        if view.log_time().needs_idle_gap(header.at_ms) {
+            let gap = self.header(self.parts.random.record_id(), header.at_ms);
+            records.push(encode(Header { origin: Origin::Server, ..gap }, &[IdleGap {}.into()])?);
+        }
         Ok(records)
     }
 
@@ -132,18 +156,8 @@ fn encode(header: Header, facts: &[Fact]) -> Result<Bytes, DecodeError> {
     record.encode().map(Bytes::from)
 }
 
-fn check(records: &[Bytes], view: &View, in_flight: bool) -> Result<(), Error> {
-    let broken = |error: String| Error::Internal(format!("a decision could not be folded: {error}"));
-    if !in_flight {
-        let records: Vec<Arc<[u8]>> = records.iter().map(|bytes| Arc::from(&bytes[..])).collect();
-        return dry_fold(view, view.cursor(), &records).map_err(|error| broken(error.to_string()));
-    }
-    // What it builds on is not in the view yet: it must at least decode.
-    for bytes in records {
-        let record = Record::decode(bytes).map_err(|error| broken(error.to_string()))?;
-        record.facts.iter().try_for_each(|fact| fact.decode().map(drop)).map_err(|error| broken(error.to_string()))?;
-    }
-    Ok(())
+fn broken(error: &impl std::fmt::Display) -> Error {
+    Error::Internal(format!("a decision could not be folded: {error}"))
 }
 
 impl From<DecodeError> for Error {
