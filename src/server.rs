@@ -174,14 +174,14 @@ impl Server {
 
     /// Takes no more requests, answers those under way (waiting ones at once), and closes the log.
     pub async fn stop(self) {
-        self.stop.cancel();
-        for task in self.tasks {
+        let Self { app, log, driver, stop, tasks, .. } = self;
+        stop.cancel();
+        for task in tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task failed");
             }
         }
-        self.app.commands.lanes().close().await;
-        let (log, driver) = (self.log, self.driver);
+        app.commands.close().await;
         let closed = tokio::task::spawn_blocking(move || {
             log.close();
             driver.stop();

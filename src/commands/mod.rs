@@ -31,6 +31,7 @@ use std::{sync::Arc, time::Duration};
 use projections::{Source, View, models::admission};
 use ruma::OwnedServerName;
 use schemas::{Draft, Expect, Key, Lsn, Origin, Read, RecordId, admission::Void};
+use tokio_util::task::TaskTracker;
 
 pub use error::{Error, Refusal};
 pub use genesis::{FoundingError, found, server_of};
@@ -73,6 +74,7 @@ pub struct Parts {
 pub struct Commands {
     parts: Arc<Parts>,
     lanes: Arc<lane::Lanes>,
+    tasks: TaskTracker,
 }
 
 /// A decision.
@@ -133,8 +135,15 @@ impl Commands {
     /// Commands over a log and its fold.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let parts = Arc::new(parts);
-        Self { lanes: Arc::new(lane::Lanes::new(Arc::clone(&parts))), parts }
+        let (parts, tasks) = (Arc::new(parts), TaskTracker::new());
+        Self { lanes: Arc::new(lane::Lanes::new(Arc::clone(&parts))), parts, tasks }
+    }
+
+    /// Ends what was begun, and gives everything up that commands hold. Nothing may be asked of them any more.
+    pub async fn close(&self) {
+        self.lanes.close().await;
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// The clock, randomness, key and names that decisions use.
@@ -175,7 +184,8 @@ impl Commands {
     {
         let parts = Arc::clone(&self.parts);
         let stamp = Stamp::new(&parts, request.into());
-        tokio::spawn(async move { run(&parts, stamp, decide, repeated).await })
+        self.tasks
+            .spawn(async move { run(&parts, stamp, decide, repeated).await })
             .await
             .map_err(|error| Error::Internal(format!("a command failed: {error}")))?
     }

@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::App;
@@ -29,46 +29,62 @@ pub struct Peer(pub SocketAddr);
 pub async fn serve(listeners: Vec<TcpListener>, router: Router, app: App, stop: CancellationToken) {
     let graceful = Arc::new(GracefulShutdown::new());
     let places = Arc::new(Semaphore::new(app.config.http.max_connections.min(Semaphore::MAX_PERMITS)));
-    let mut accepting = tokio::task::JoinSet::new();
+    let (mut accepting, connections) = (tokio::task::JoinSet::new(), TaskTracker::new());
     for listener in listeners {
         let (router, app, stop) = (router.clone(), app.clone(), stop.clone());
-        let (graceful, places) = (Arc::clone(&graceful), Arc::clone(&places));
-        accepting.spawn(async move {
-            // Dropping the future of `accept` between connections closes the listener.
-            stop.run_until_cancelled_owned(accept(listener, router, app, graceful, places)).await;
-        });
+        let accept = Accept {
+            listener,
+            router,
+            app,
+            graceful: Arc::clone(&graceful),
+            places: Arc::clone(&places),
+            connections: connections.clone(),
+        };
+        // Dropping the future between connections closes the listener.
+        accepting.spawn(async move { stop.run_until_cancelled_owned(accept.run()).await });
     }
     accepting.join_all().await;
     let Some(graceful) = Arc::into_inner(graceful) else { return };
-    if tokio::time::timeout(app.config.http.shutdown, graceful.shutdown()).await.is_err() {
+    connections.close();
+    let ended = async {
+        graceful.shutdown().await;
+        connections.wait().await;
+    };
+    if tokio::time::timeout(app.config.http.shutdown, ended).await.is_err() {
         tracing::warn!("some requests were not answered before the shutdown");
     }
 }
 
-async fn accept(
+/// Takes the connections of one listener.
+struct Accept {
     listener: TcpListener,
     router: Router,
     app: App,
     graceful: Arc<GracefulShutdown>,
     places: Arc<Semaphore>,
-) {
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                let connection = connection(stream, Peer(peer), router.clone(), &graceful);
-                let app = app.clone();
-                tokio::spawn(async move {
-                    app.metrics.http_connections.inc();
-                    connection.await;
-                    app.metrics.http_connections.dec();
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                // Most likely too many open files: the next connection may find one closed.
-                tracing::warn!(%error, "a connection could not be taken");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+    connections: TaskTracker,
+}
+
+impl Accept {
+    async fn run(self) {
+        loop {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    let connection = connection(stream, Peer(peer), self.router.clone(), &self.graceful);
+                    let app = self.app.clone();
+                    self.connections.spawn(async move {
+                        app.metrics.http_connections.inc();
+                        connection.await;
+                        app.metrics.http_connections.dec();
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    // Most likely too many open files: the next connection may find one closed.
+                    tracing::warn!(%error, "a connection could not be taken");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The program itself, as a process.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::{Child, Command, Output, Stdio},
 };
@@ -35,7 +35,11 @@ struct Served {
 
 impl Served {
     fn start(data: &Path) -> Self {
-        let mut child = everfold(data, &["serve", "--listen", "127.0.0.1:0"]).spawn().unwrap();
+        Self::of(&mut everfold(data, &["serve", "--listen", "127.0.0.1:0"]))
+    }
+
+    fn of(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let url = lines.next().and_then(|line| line.strip_prefix("listening on ").map(ToOwned::to_owned));
         assert!(
@@ -103,6 +107,49 @@ async fn a_server_stops_well_when_told_and_loses_nothing_when_killed() {
     let listed = text(&run(&mut everfold(data.path(), &["user", "list"]), ""));
     assert_eq!(listed.lines().count(), 3, "{listed}");
     served.signal("TERM");
+}
+
+#[tokio::test]
+async fn log_lines_show_what_a_request_wrote() {
+    let data = TempDir::new().unwrap();
+    let mut command = everfold(data.path(), &["serve", "--listen", "127.0.0.1:0", "--registration", "open"]);
+    command.env("EVERFOLD_TELEMETRY_FILTER", "info,everfold::http=debug").env("EVERFOLD_TELEMETRY_FORMAT", "json");
+    let mut served = Served::of(&mut command);
+    let client = Client::new(served.url.clone());
+    let body =
+        serde_json::json!({ "username": "anna", "password": "her password", "auth": { "type": "m.login.dummy" } });
+    client.post("/register?access_token=in-the-query", body).await.ok();
+    let mut stderr = served.child.stderr.take().unwrap();
+    assert_eq!(served.signal("TERM"), Some(0));
+    let mut lines = String::new();
+    stderr.read_to_string(&mut lines).unwrap();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    let line = lines.iter().find(|line| line["span"]["route"] == "/_matrix/client/v3/register").expect("a line");
+    assert_eq!((&line["status"], &line["span"]["method"]), (&200.into(), &"POST".into()));
+    assert_eq!(line["span"]["lsn"], 2);
+    assert_eq!(line["span"]["record"].as_str().map(str::len), Some(32));
+    assert!(lines.iter().all(|line| !line.to_string().contains("in-the-query")), "a token is in the log");
+}
+
+#[test]
+fn damaged_read_models_are_set_aside_and_folded_again() {
+    let data = TempDir::new().unwrap();
+    let served = Served::start(data.path());
+    assert!(run(&mut everfold(data.path(), &["user", "create", "anna"]), "").status.success());
+    assert_eq!(served.signal("TERM"), Some(0));
+    let models = data.path().join("read-models");
+    let manifest = std::fs::read_dir(&models).unwrap().map(|entry| entry.unwrap().path());
+    let manifest = manifest.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("MANIFEST"));
+    for file in manifest {
+        std::fs::write(file, "not a manifest").unwrap();
+    }
+    let served = Served::start(data.path());
+    let listed = text(&run(&mut everfold(data.path(), &["user", "list"]), ""));
+    assert!(listed.contains("@anna:localhost"), "{listed}");
+    served.signal("TERM");
+    let aside = std::fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(aside.filter(|name| name.starts_with("read-models.damaged-")).count(), 1);
 }
 
 #[test]

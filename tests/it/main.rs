@@ -10,5 +10,6 @@ mod admin;
 mod cli;
 mod client;
 mod common;
+mod fuzz;
 mod http;
 mod start;

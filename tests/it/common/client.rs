@@ -117,7 +117,15 @@ pub struct Reply {
 
 impl Reply {
     pub async fn of(request: reqwest::RequestBuilder) -> Self {
-        let response = request.send().await.unwrap();
+        Self::read(request.send().await.unwrap()).await
+    }
+
+    /// The answer to a request as it stands.
+    pub async fn sent(request: reqwest::Request) -> Self {
+        Self::read(reqwest::Client::new().execute(request).await.unwrap()).await
+    }
+
+    async fn read(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = response.text().await.unwrap();
         Self { status, headers, json: serde_json::from_str(&text).unwrap_or_default(), text }

@@ -1,6 +1,7 @@
 //! A server in this process, and clients that talk to it.
 
 mod client;
+pub mod endpoints;
 mod rooms;
 mod server;
 mod signing;
