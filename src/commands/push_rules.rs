@@ -43,6 +43,8 @@ fn decide(view: &View, by: &Sender, change: &PushRuleChanged) -> Result<Decision
         Refused::Invalid(why) => Refusal::invalid(why),
     })?;
     let after = text(&ruleset)?;
+    // What is kept must be readable again, whatever clients made of it.
+    after.read::<Ruleset>().map_err(|error| Refusal::invalid(format!("this is no push rule: {error}")))?;
     if after == before {
         return Ok(Decision::Reply(()));
     }

@@ -12,4 +12,5 @@ mod client;
 mod common;
 mod fuzz;
 mod http;
+mod standing;
 mod start;

@@ -11,7 +11,8 @@ use ruma::{
             discover_homeserver::{self, HomeserverInfo, IdentityServerInfo},
             discover_support::{self, Contact, ContactRole},
             get_capabilities::v3::{
-                self as get_capabilities, Capabilities, RoomVersionStability, RoomVersionsCapability,
+                self as get_capabilities, Capabilities, ProfileFieldsCapability, RoomVersionStability,
+                RoomVersionsCapability,
             },
             get_supported_versions,
         },
@@ -105,5 +106,6 @@ async fn capabilities(app: App, _: Matrix<get_capabilities::Request>) -> Result<
     let mut capabilities = Capabilities::new();
     capabilities.room_versions = RoomVersionsCapability::new(app.config.rooms.default_version.clone(), versions);
     capabilities.thirdparty_id_changes.enabled = false;
+    capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     Ok(get_capabilities::Response::new(capabilities))
 }

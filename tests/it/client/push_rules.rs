@@ -81,6 +81,8 @@ async fn what_is_no_rule_is_refused() {
         ("content/a", &json!({ "pattern": "x" }), (400, "M_MISSING_PARAM")),
         ("content/a", &json!({ "pattern": "x", "actions": 7 }), (400, "M_BAD_JSON")),
         ("content/a", &json!([]), (400, "M_BAD_JSON")),
+        ("content/a", &json!({ "pattern": "x", "actions": [{ "set_tweak": 7 }] }), (400, "M_BAD_JSON")),
+        ("override/a", &json!({ "actions": [], "conditions": [{ "kind": "event_match" }] }), (400, "M_MISSING_PARAM")),
         ("room/nowhere", &rule, (400, "M_INVALID_PARAM")),
         ("nonsense/a", &rule, (400, "M_INVALID_PARAM")),
     ];
