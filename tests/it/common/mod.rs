@@ -2,6 +2,7 @@
 
 mod client;
 pub mod endpoints;
+pub mod replay;
 mod rooms;
 mod server;
 mod signing;

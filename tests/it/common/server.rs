@@ -1,19 +1,18 @@
-use std::{path::Path, sync::Arc};
+use std::sync::Arc;
 
 use everfold::{
     clock::{Clock, Random, SimulatedClock, SimulatedRandom, SystemClock, SystemRandom},
     commands::Decision,
     config::{Config, Sources},
     http::App,
-    log::{EmbeddedLog, LogReader},
     server::{Server, StartError, World},
 };
-use projections::{Projector, Reader, Source, Store, StoreOptions, View, digest};
+use projections::View;
 use schemas::{Draft, Fact, Origin};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::Client;
+use super::{Client, replay};
 
 /// A server on a folder of its own, which goes with it.
 pub struct TestServer {
@@ -113,25 +112,7 @@ impl TestServer {
     pub async fn finish(self) {
         self.server.stop().await;
         let (log, read_models) = (self.config.log_folder(), self.config.read_models_folder());
-        tokio::task::spawn_blocking(move || check_replay(&log, &read_models)).await.unwrap();
+        tokio::task::spawn_blocking(move || replay::check(&log, &read_models)).await.unwrap();
         drop(self.folder);
     }
-}
-
-fn check_replay(log: &Path, read_models: &Path) {
-    let log = EmbeddedLog::open_read_only(log).unwrap();
-    let store = |path: &Path| Arc::new(Store::open(path, StoreOptions::default()).unwrap());
-    let scratch = TempDir::new().unwrap();
-    let replayed = store(scratch.path());
-    let mut projector = Projector::open(Arc::clone(&replayed)).unwrap();
-    while projector.cursor().lsn < log.tail() {
-        // Another batch size than any that the server used.
-        let entries = log.read(projector.cursor().lsn.next(), 7, usize::MAX).unwrap();
-        projector.apply(&entries, true).unwrap();
-    }
-    let live = Reader::new(store(read_models)).view().unwrap();
-    assert_eq!(live.lsn(), log.tail(), "the server stopped without folding everything");
-    let replayed = Reader::new(replayed).view().unwrap();
-    let (live, replayed) = (digest::all(&live).unwrap(), digest::all(&replayed).unwrap());
-    assert_eq!(live, replayed, "a replay of the log gives other read models");
 }
