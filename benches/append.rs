@@ -1,5 +1,6 @@
 //! Appends a second, durable ones, with 1, 32 and 256 writers that each wait for their receipt before the next; on the
 //! disk as it is, and with 5 ms added to every sync, so that the ratios don't measure the disk.
+#![expect(clippy::expect_used, reason = "a bench that can't go on says so by panicking")]
 
 use std::{
     path::Path,

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Done, Error, PATIENCE, Parts, Request, Stamp, StateCache};
+use super::{Done, Error, PATIENCE, Parts, Reply, Request, Stamp, StateCache};
 
 /// At most so many messages of a room are on their way at once.
 const DEPTH: usize = 64;
@@ -54,9 +54,6 @@ pub enum Step<R> {
     /// Nothing has to change.
     Reply(R),
 }
-
-/// Makes the reply once the record is folded.
-pub type Reply<R> = Box<dyn FnOnce(&Done) -> Result<R, Error> + Send>;
 
 /// A decision about a room. It may be made several times; only what was folded counts.
 pub trait Job: Send + 'static {

@@ -77,10 +77,13 @@ pub struct Commands {
     tasks: TaskTracker,
 }
 
+/// Makes the reply once the record is folded.
+pub type Reply<R> = Box<dyn FnOnce(&Done) -> Result<R, Error> + Send>;
+
 /// A decision.
 pub enum Decision<R> {
     /// Something is to be recorded; the reply is made once it is folded.
-    Append(Draft, Box<dyn FnOnce(&Done) -> Result<R, Error> + Send>),
+    Append(Draft, Reply<R>),
     /// Nothing has to change.
     Reply(R),
 }

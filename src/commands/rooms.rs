@@ -54,7 +54,10 @@ impl Commands {
                 check_invitee(&parts, view, invited)?;
             }
             let alias = alias_of(&parts, &request)?;
-            let begun = begin(&parts, view, &sender, &request, &version, alias.as_deref(), &random_id)?;
+            let rules = versions::rules(&version)
+                .map_err(|error| Refusal::new(ErrorKind::UnsupportedRoomVersion, error.to_string()))?;
+            let founding = Founding { creator: &sender.user, version: &version, rules, alias: alias.as_deref() };
+            let begun = begin(&parts, view, &request, founding, &random_id)?;
             let id = begun.events.first().map(|event| event.pdu.room_id().to_owned());
             let id = id.ok_or_else(|| Error::Internal("a room without events".into()))?;
             let mut draft = draft(view, &id, begun, reads)?;
@@ -73,16 +76,12 @@ impl Commands {
 fn begin(
     parts: &Parts,
     view: &View,
-    sender: &Sender,
     request: &create_room::Request,
-    version: &RoomVersionId,
-    alias: Option<&ruma::RoomAliasId>,
+    founding: Founding<'_>,
     random_id: &RoomId,
 ) -> Result<Begun, Error> {
-    let rules =
-        versions::rules(version).map_err(|error| Refusal::new(ErrorKind::UnsupportedRoomVersion, error.to_string()))?;
-    let founding = Founding { creator: &sender.user, version, rules, alias };
-    let members = request.invite.iter().map(|user| &**user).chain([&*sender.user]);
+    let (creator, rules) = (founding.creator, founding.rules);
+    let members = request.invite.iter().map(|user| &**user).chain([creator]);
     let profiles = members.map(|user| Ok((user, profile(view, user)?))).collect::<Result<Vec<_>, Error>>()?;
     let of = |user: &UserId| {
         let found = profiles.iter().find(|(member, _)| *member == user);
@@ -91,7 +90,7 @@ fn begin(
     let prototypes = create::prototypes(request, founding, of)?;
     let builder = Builder { rules, key: &parts.key };
     let room_id = (!rules.authorization.room_create_event_id_as_room_id).then_some(random_id);
-    Ok(create::begin(builder, prototypes, &sender.user, room_id, now(parts))?)
+    Ok(create::begin(builder, prototypes, creator, room_id, now(parts))?)
 }
 
 fn profile(view: &View, user: &UserId) -> Result<Profile, Error> {

@@ -99,40 +99,40 @@ impl RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sizes")]
 pub struct SizeArgs {
-    /// Seconds of each phase that is not a fixed number of calls [8; quick: 2]
+    /// Seconds of each phase that is not a fixed number of calls (8; quick: 2)
     #[arg(long)]
     seconds: Option<f64>,
-    /// Calls after which such a phase ends early [50000]
+    /// Calls after which such a phase ends early; 50,000 if it is not given
     #[arg(long)]
     calls: Option<usize>,
-    /// Users sending at once [32; quick: 8]
+    /// Users sending at once (32; quick: 8)
     #[arg(long)]
     senders: Option<usize>,
-    /// Joins and createRooms at once [8; quick: 4]
+    /// Joins and createRooms at once (8; quick: 4)
     #[arg(long)]
     at_once: Option<usize>,
-    /// Rooms of the user who syncs, separated by commas for several such users [200; quick: 20]
+    /// Rooms of the user who syncs, separated by commas for several such users (200; quick: 20)
     #[arg(long, value_delimiter = ',')]
     rooms: Vec<usize>,
-    /// Members of the large room [500; quick: 20]
+    /// Members of the large room (500; quick: 20)
     #[arg(long)]
     members: Option<usize>,
-    /// Users who join the large room [100; quick: 8]
+    /// Users who join the large room (100; quick: 8)
     #[arg(long)]
     joiners: Option<usize>,
-    /// Joins to one new room [300; quick: 20]
+    /// Joins to one new room (300; quick: 20)
     #[arg(long)]
     joins: Option<usize>,
-    /// Messages to page backwards through [2000; quick: 200]
+    /// Messages to page backwards through (2000; quick: 200)
     #[arg(long)]
     history: Option<usize>,
-    /// Messages sent to a member who waits [100; quick: 20]
+    /// Messages sent to a member who waits (100; quick: 20)
     #[arg(long)]
     deliveries: Option<usize>,
-    /// Users of the mixed load [50; quick: 10]
+    /// Users of the mixed load (50; quick: 10)
     #[arg(long)]
     mixed_users: Option<usize>,
-    /// Room version of all rooms made [the server's default]
+    /// Room version of all rooms made (the server's default)
     #[arg(long)]
     room_version: Option<String>,
 }

@@ -109,7 +109,7 @@ pub fn answer(
     for (room, member) in &rooms.pending {
         left::add_pending(&context, *room, member, &mut response)?;
     }
-    sections::add_account_data(&context, account_data, &mut response)?;
+    sections::add_account_data(&context, &account_data, &mut response)?;
     token.to_device = sections::add_to_device(&context, &mut response)?;
     devices::add_lists(&context, &rooms, &mut response.device_lists)?;
     if with_presence {

@@ -83,7 +83,7 @@ fn raw<T>(value: &serde_json::Value) -> Option<Raw<T>> {
 
 pub(super) fn add_account_data(
     context: &Context<'_>,
-    data: AccountData,
+    data: &AccountData,
     response: &mut Response,
 ) -> Result<(), StoreError> {
     let matcher = Matcher::from(&context.wanted.filter.account_data);

@@ -1,5 +1,5 @@
 //! End-to-end keys of this server's users: devices' identity keys, cross-signing keys and signatures
-//! ([`cross_signing`]), one-time and fallback keys ([`one_time`]); and who changed theirs, and when.
+//! ([`mod@cross_signing`]), one-time and fallback keys ([`one_time`]); and who changed theirs, and when.
 //!
 //! What are the keys of this user's devices, with the signatures that the asker may see? Who changed keys since? How
 //! many one-time keys has a device left, and which? Which key did a claim get?

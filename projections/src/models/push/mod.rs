@@ -1,6 +1,6 @@
 //! Unread notifications, by exception: what a message costs does not depend on how many members its room has.
 //!
-//! How many unread notifications and highlights has this user in this room, and in each of its threads? ([`unread`])
+//! How many unread notifications and highlights has this user in this room, and in each of its threads? ([`unread()`])
 //!
 //! | Table | Rows |
 //! |---|---|
