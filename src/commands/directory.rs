@@ -23,7 +23,7 @@ impl Commands {
     pub async fn set_alias(&self, sender: Sender, alias: OwnedRoomAliasId, room: OwnedRoomId) -> Result<(), Error> {
         let parts = std::sync::Arc::clone(self.parts());
         self.execute(&sender.clone(), move |view| {
-            let found = Room::get(view, &room)?;
+            let found = Room::of_members(view, &room)?;
             let reads = active(view, &sender)?;
             not_blocked(&found)?;
             if found.membership(&sender.user)? != Membership::Join {
@@ -77,7 +77,7 @@ impl Commands {
     /// When the sender may not.
     pub async fn publish(&self, sender: Sender, room: OwnedRoomId, published: bool) -> Result<(), Error> {
         self.execute(&sender.clone(), move |view| {
-            let found = Room::get(view, &room)?;
+            let found = Room::of_members(view, &room)?;
             let reads = active(view, &sender)?;
             not_blocked(&found)?;
             let admin = accounts::get(view, sender.user.as_str())?.is_some_and(|account| account.admin);
@@ -117,7 +117,7 @@ pub(super) fn claim_alias(
         );
     }
     if directory::alias(view, alias.as_str())?.is_some() {
-        return Err(Refusal::new(ErrorKind::Unknown, format!("the alias {alias} is taken")).into());
+        return Err(Refusal::new(ErrorKind::RoomInUse, format!("the alias {alias} is taken")).into());
     }
     let key = Key::new(Tag::Alias, alias.as_str());
     draft.reads.push(unchanged(view, key)?);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use projections::{
     View,
-    models::{directory, events, relations},
+    models::{directory, events, membership::Membership, relations, state},
 };
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
@@ -38,7 +38,7 @@ impl From<&Sender> for By {
 }
 
 impl Commands {
-    /// Sends a message event; the reply is its id.
+    /// Sends a message event; the reply is its id. A redaction among them names its target in the content.
     ///
     /// # Errors
     /// When the rules forbid it.
@@ -47,9 +47,15 @@ impl Commands {
         by: By,
         room: &RoomId,
         event_type: &str,
-        content: CanonicalJsonObject,
+        mut content: CanonicalJsonObject,
     ) -> Result<OwnedEventId, Error> {
-        self.send(by, room, Prototype::message(event_type, content)).await
+        let redacts = if event_type == "m.room.redaction" {
+            let target = content.remove("redacts").and_then(|target| OwnedEventId::try_from(target.as_str()?).ok());
+            Some(target.ok_or_else(|| Refusal::bad_json("`redacts` must be the id of the event to be redacted"))?)
+        } else {
+            None
+        };
+        self.send(by, room, Prototype { redacts, ..Prototype::message(event_type, content) }).await
     }
 
     /// Sets a state event; the reply is the id of the event that says so, an earlier one if it says the same.
@@ -114,7 +120,7 @@ impl Job for Send {
     }
 
     fn decide(&mut self, tip: &Tip) -> Result<Step<OwnedEventId>, Error> {
-        let room = Room::get(&tip.view, &self.room)?;
+        let room = Room::of_members(&tip.view, &self.room)?;
         let sender_reads = active(&tip.view, &self.sender)?;
         not_blocked(&room)?;
         if let Some(wait) = self.check_target(&room, tip)? {
@@ -144,6 +150,10 @@ impl Send {
         let relation = self.prototype.content.get("m.relates_to").and_then(CanonicalJsonValue::as_object);
         let related = relation.and_then(|relation| relation.get("event_id")).and_then(CanonicalJsonValue::as_str);
         let Some(target) = self.prototype.redacts.as_deref().map(EventId::as_str).or(related) else { return Ok(None) };
+        // The rules say so too, but only after what follows has told strangers what is in the room.
+        if room.membership(&self.sender.user)? != Membership::Join {
+            return Err(Refusal::forbidden("you are not in this room").into());
+        }
         let Some(event) = events::nid(&tip.view, target)? else {
             if tip.before.is_some() {
                 return Ok(Some(Step::Drain));
@@ -187,8 +197,10 @@ impl Send {
     /// State that says what is said already is not said again.
     fn same_state(&self, room: &Room<'_>) -> Result<Option<OwnedEventId>, Error> {
         let Some(state_key) = &self.prototype.state_key else { return Ok(None) };
-        let event_type = StateEventType::from(self.prototype.kind.clone());
-        let Some(current) = room.state(&event_type, state_key)? else { return Ok(None) };
+        let event = state::get(room.view, &room.current, &self.prototype.kind, state_key)?;
+        let Some(current) = event.map(|event| events::pdu(room.view, event)).transpose()?.flatten() else {
+            return Ok(None);
+        };
         let content = serde_json::from_str::<CanonicalJsonObject>(current.content().get()).ok();
         let same = *current.sender() == self.sender.user && content.as_ref() == Some(&self.prototype.content);
         Ok(same.then(|| current.id().to_owned()))

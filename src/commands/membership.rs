@@ -118,7 +118,10 @@ impl Job for Change {
     type Reply = ();
 
     fn decide(&mut self, tip: &Tip) -> Result<Step<()>, Error> {
-        let room = Room::get(&tip.view, &self.room)?;
+        let room = match self.change {
+            Move::Join | Move::Knock | Move::Leave => Room::get(&tip.view, &self.room)?,
+            Move::Invite | Move::Kick | Move::Ban | Move::Unban => Room::of_members(&tip.view, &self.room)?,
+        };
         // Whoever is suspended, or in a blocked room, may still leave.
         let sender_reads = if self.change == Move::Leave {
             standing(&tip.view, &self.sender)?

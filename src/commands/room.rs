@@ -65,6 +65,15 @@ impl<'a> Room<'a> {
         Self::find(view, id)?.ok_or_else(|| Refusal::not_found("this server doesn't know the room").into())
     }
 
+    /// The room for something that only its members can do, or `M_FORBIDDEN`: who is not in it need not know whether it
+    /// exists.
+    ///
+    /// # Errors
+    /// When there is no such room here.
+    pub fn of_members(view: &'a View, id: &RoomId) -> Result<Self, Error> {
+        Self::find(view, id)?.ok_or_else(|| Refusal::forbidden("you are not in this room").into())
+    }
+
     /// An event of the current state.
     ///
     /// # Errors
@@ -152,7 +161,7 @@ pub fn compose(parts: &Parts, room: &Room<'_>, tip: &Tip, sender: &Sender, event
     let id = built.pdu.id().to_owned();
     let mut draft = guards(room, sender_reads)?;
     let change = StateChange {
-        event_type: built.pdu.event_type().to_string(),
+        event_type: built.pdu.kind().to_owned(),
         state_key: built.pdu.state_key().unwrap_or_default().to_owned(),
         event: Some(id.to_string()),
     };

@@ -161,7 +161,7 @@ fn draft(view: &View, id: &RoomId, begun: Begun, sender_reads: Vec<Read>) -> Res
 
 fn placed(pdu: &Pdu, base: StateBase, visibility: Visibility) -> EventPlaced {
     let change = pdu.state_key().map(|state_key| StateChange {
-        event_type: pdu.event_type().to_string(),
+        event_type: pdu.kind().to_owned(),
         state_key: state_key.to_owned(),
         event: Some(pdu.id().to_string()),
     });

@@ -55,6 +55,9 @@ pub struct Received {
     pub address: IpAddr,
     /// Path and query.
     pub uri: http::Uri,
+    /// The parameters of the path, decoded, in its order. ruma's event types have aliases: where the letter counts, it
+    /// is here.
+    pub args: Vec<String>,
     /// The body.
     pub raw: Bytes,
 }
@@ -64,11 +67,14 @@ where
     R: IncomingRequest,
     R::Authentication: Identify<Who = Session>,
 {
-    /// The request with this transaction id: repeated, it has no second effect.
+    /// The request with this transaction id: repeated, it has no second effect, by whichever version of the endpoint.
     #[must_use]
     pub fn once(&self, txn: &TransactionId) -> commands::Request {
         let (user, device) = (self.who.user.as_str(), self.who.device.as_str());
-        let id = RecordId::of_request(user, device, R::METHOD.as_str(), self.received.uri.path(), txn.as_str());
+        let path = self.received.uri.path();
+        let versioned = path.strip_prefix("/_matrix/client/").and_then(|rest| rest.split_once('/'));
+        let path = versioned.map_or(path, |(_, path)| path);
+        let id = RecordId::of_request(user, device, R::METHOD.as_str(), path, txn.as_str());
         commands::Request { id: Some(id), ..(&self.who.sender).into() }
     }
 }
@@ -103,7 +109,8 @@ where
         let uri = parts.uri.clone();
         let request = http::Request::from_parts(parts, &raw[..]);
         let body = R::try_from_http_request(request, &args).map_err(|error| refuse(&error))?;
-        Ok(Self { body, who, received: Received { address, uri, raw } })
+        let args = args.into_iter().map(str::to_owned).collect();
+        Ok(Self { body, who, received: Received { address, uri, args, raw } })
     }
 }
 

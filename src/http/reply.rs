@@ -201,6 +201,8 @@ impl From<commands::Refusal> for ApiError {
     fn from(refusal: commands::Refusal) -> Self {
         match refusal.kind {
             ErrorKind::UserLocked => Self::locked(),
+            // Else this code is for faults of the server; what is refused is the request's.
+            kind @ ErrorKind::Unknown => Self::with_status(StatusCode::BAD_REQUEST, kind, refusal.message),
             kind => Self::new(kind, refusal.message),
         }
     }

@@ -1,3 +1,4 @@
+use projections::models::events::Head;
 use ruma::api::client::filter::{Filter, RoomEventFilter, UrlFilter};
 use serde::Deserialize;
 
@@ -57,6 +58,12 @@ impl Matcher<'_> {
     #[must_use]
     pub fn sender(&self, sender: &str) -> bool {
         self.senders.as_ref().is_none_or(|senders| senders.contains(&sender)) && !self.not_senders.contains(&sender)
+    }
+
+    /// Whether an event is wanted by its type and sender.
+    #[must_use]
+    pub fn event(&self, head: &Head) -> bool {
+        self.event_type(&head.event_type) && self.sender(&head.sender)
     }
 
     /// Whether an event is wanted by its text, as clients see it: whether its content has a `url`.

@@ -6,10 +6,12 @@
 //! | `sight` | May this user see this event? What were they to the room then? |
 //! | `render` | What does the event look like to them, with its `unsigned`? |
 //! | `relations` | What is bundled with it? |
+//! | `pages` | What comes next in the room's order? |
 //! | `filter` | Does a client's filter let the event through? |
 
 mod access;
 mod filter;
+mod pages;
 mod relations;
 mod render;
 mod sight;
@@ -25,6 +27,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 pub use access::Access;
 pub use filter::Matcher;
+pub use pages::{Found, Page, Span};
 use sight::Standing;
 
 /// A view as one user reads it. What it finds out about a room it keeps until it is asked about another: go room by room.

@@ -1,31 +1,35 @@
 //! Client-server API, "Room aliases" and "Published room directory".
 //!
-//! `PUT|GET|DELETE /_matrix/client/v3/directory/room/{roomAlias}`, `GET /_matrix/client/v3/rooms/{roomId}/aliases`,
-//! `GET|PUT /_matrix/client/v3/directory/list/room/{roomId}`, `GET|POST /_matrix/client/v3/publicRooms`
+//! `PUT`, `GET` and `DELETE /_matrix/client/v3/directory/room/{roomAlias}`, `GET /_matrix/client/v3/rooms/{roomId}/aliases`,
+//! `GET` and `PUT /_matrix/client/v3/directory/list/room/{roomId}`, `GET` and `POST /_matrix/client/v3/publicRooms`
 
-use axum::Router;
-use projections::{
-    View,
-    models::{
-        directory::{self, Place},
-        events, rooms,
-    },
+use std::fmt;
+
+use axum::{Router, http::StatusCode};
+use projections::models::{
+    directory::{self, Place},
+    events,
+    rooms::{self, Settings},
 };
 use ruma::{
-    OwnedRoomAliasId, OwnedRoomId, OwnedServerName, ServerName, UInt,
-    api::client::{
-        alias::{create_alias::v3 as create_alias, delete_alias::v3 as delete_alias, get_alias::v3 as get_alias},
-        directory::{
-            get_public_rooms::v3 as public_rooms, get_public_rooms_filtered::v3 as filtered_rooms,
-            get_room_visibility::v3 as get_visibility, set_room_visibility::v3 as set_visibility,
+    OwnedRoomId, ServerName, UInt,
+    api::{
+        client::{
+            alias::{create_alias::v3 as create_alias, delete_alias::v3 as delete_alias, get_alias::v3 as get_alias},
+            directory::{
+                get_public_rooms::v3 as get_public_rooms, get_public_rooms_filtered::v3 as search_public_rooms,
+                get_room_visibility::v3 as get_visibility, set_room_visibility::v3 as set_visibility,
+            },
+            room::{Visibility, aliases::v3 as room_aliases},
         },
-        room::{Visibility, aliases::v3 as aliases},
+        error::ErrorKind,
     },
-    directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit},
-    room::JoinRuleKind,
+    directory::{Filter, PublicRoomsChunk, RoomNetwork},
 };
 
+use super::rooms::summarise;
 use crate::{
+    commands::Error,
     http::{
         App,
         extract::{Matrix, Routes},
@@ -34,194 +38,196 @@ use crate::{
     reading::Reading,
 };
 
-/// Rooms on one page, at most and if the client doesn't say.
+/// Rooms in a page of the list if the client doesn't say, and at most.
 const PAGE: usize = 100;
-/// Rooms that are looked at for one page of a search; the next page goes on from there.
-const SEARCH: usize = 5_000;
+const MAX_PAGE: usize = 500;
+/// So many rooms are looked through for a page, where a filter lets few through.
+const MAX_LOOKED_AT: usize = 5_000;
 
-pub(super) fn routes() -> Router<App> {
+pub fn routes() -> Router<App> {
     Router::new()
-        .matrix(put_alias)
         .matrix(alias)
+        .matrix(set_alias)
         .matrix(remove_alias)
-        .matrix(room_aliases)
+        .matrix(aliases)
         .matrix(visibility)
-        .matrix(put_visibility)
-        .matrix(list)
+        .matrix(set_room_visibility)
+        .matrix(public_rooms)
         .matrix(search)
 }
 
-async fn put_alias(app: App, req: Matrix<create_alias::Request>) -> Result<create_alias::Response, ApiError> {
-    app.commands.set_alias(req.who.sender, req.body.room_alias, req.body.room_id).await?;
-    Ok(create_alias::Response::new())
+async fn alias(app: App, request: Matrix<get_alias::Request>) -> Result<get_alias::Response, ApiError> {
+    let found = directory::alias(&app.view()?, request.body.room_alias.as_str())?;
+    let none = || ApiError::not_found(format!("there is no room with the alias {}", request.body.room_alias));
+    let found = found.ok_or_else(none)?;
+    let servers = found.servers.into_iter().filter_map(|server| server.try_into().ok()).collect();
+    Ok(get_alias::Response::new(OwnedRoomId::try_from(found.room).map_err(|_| none())?, servers))
 }
 
-async fn alias(app: App, req: Matrix<get_alias::Request>) -> Result<get_alias::Response, ApiError> {
-    let found = directory::alias(&app.view()?, req.body.room_alias.as_str())?;
-    let found = found.ok_or_else(|| ApiError::not_found(format!("there is no alias {}", req.body.room_alias)))?;
-    let room = OwnedRoomId::try_from(found.room).map_err(|error| ApiError::internal(&error))?;
-    let servers = found.servers.into_iter().filter_map(|server| OwnedServerName::try_from(server).ok());
-    Ok(get_alias::Response::new(room, servers.collect()))
+async fn set_alias(app: App, request: Matrix<create_alias::Request>) -> Result<create_alias::Response, ApiError> {
+    let create_alias::Request { room_alias, room_id, .. } = request.body;
+    match app.commands.set_alias(request.who.sender, room_alias, room_id).await {
+        Ok(()) => Ok(create_alias::Response::new()),
+        // The specification has another error here than for a new room with a taken alias.
+        Err(Error::Refused(taken)) if taken.kind == ErrorKind::RoomInUse => {
+            Err(ApiError::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, taken.message))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
-async fn remove_alias(app: App, req: Matrix<delete_alias::Request>) -> Result<delete_alias::Response, ApiError> {
-    app.commands.remove_alias(req.who.sender, req.body.room_alias).await?;
+async fn remove_alias(app: App, request: Matrix<delete_alias::Request>) -> Result<delete_alias::Response, ApiError> {
+    app.commands.remove_alias(request.who.sender, request.body.room_alias).await?;
     Ok(delete_alias::Response::new())
 }
 
-/// Members see a room's aliases, and everybody those of a room that all may read.
-async fn room_aliases(app: App, req: Matrix<aliases::Request>) -> Result<aliases::Response, ApiError> {
-    let view = app.view()?;
-    let reading = Reading::new(&view, &req.who.user, Some(&req.who.device), app.clock.now_ms())?;
-    reading.access(&req.body.room_id)?;
-    let mut aliases = Vec::new();
-    for alias in directory::aliases_of(&view, req.body.room_id.as_str()) {
-        aliases.extend(OwnedRoomAliasId::try_from(alias?));
-    }
-    Ok(aliases::Response::new(aliases))
+async fn aliases(app: App, request: Matrix<room_aliases::Request>) -> Result<room_aliases::Response, ApiError> {
+    let (view, room) = (app.view()?, request.body.room_id);
+    Reading::new(&view, &request.who.user, None, 0)?.access(&room)?;
+    let aliases = directory::aliases_of(&view, room.as_str()).collect::<Result<Vec<_>, _>>()?;
+    Ok(room_aliases::Response::new(aliases.into_iter().filter_map(|alias| alias.try_into().ok()).collect()))
 }
 
-async fn visibility(app: App, req: Matrix<get_visibility::Request>) -> Result<get_visibility::Response, ApiError> {
+async fn visibility(app: App, request: Matrix<get_visibility::Request>) -> Result<get_visibility::Response, ApiError> {
     let view = app.view()?;
-    let room = events::room_nid(&view, req.body.room_id.as_str())?;
+    let room = events::room_nid(&view, request.body.room_id.as_str())?;
     let room = room.ok_or_else(|| ApiError::not_found("this server doesn't know the room"))?;
     let published = directory::is_published(&view, room)?;
     Ok(get_visibility::Response::new(if published { Visibility::Public } else { Visibility::Private }))
 }
 
-async fn put_visibility(app: App, req: Matrix<set_visibility::Request>) -> Result<set_visibility::Response, ApiError> {
-    let published = req.body.visibility == Visibility::Public;
-    app.commands.publish(req.who.sender, req.body.room_id, published).await?;
+async fn set_room_visibility(
+    app: App,
+    request: Matrix<set_visibility::Request>,
+) -> Result<set_visibility::Response, ApiError> {
+    let set_visibility::Request { room_id, visibility, .. } = request.body;
+    app.commands.publish(request.who.sender, room_id, visibility == Visibility::Public).await?;
     Ok(set_visibility::Response::new())
 }
 
-async fn list(app: App, req: Matrix<public_rooms::Request>) -> Result<public_rooms::Response, ApiError> {
-    let page = Page::of(&app, req.body.server.as_deref(), req.body.limit, req.body.since.as_deref())?;
-    let found = page.read(&app.view()?, &Filter::new())?;
-    let mut response = public_rooms::Response::new(found.chunk);
-    response.next_batch = found.next;
-    response.prev_batch = found.prev;
-    response.total_room_count_estimate = Some(UInt::new_saturating(found.total));
-    Ok(response)
+async fn public_rooms(
+    app: App,
+    request: Matrix<get_public_rooms::Request>,
+) -> Result<get_public_rooms::Response, ApiError> {
+    let get_public_rooms::Request { limit, since, server, .. } = request.body;
+    let page = page(&app, server.as_deref(), since.as_deref(), limit, &Filter::new())?;
+    let mut reply = get_public_rooms::Response::new(page.chunk);
+    (reply.next_batch, reply.prev_batch) = (page.next, page.previous);
+    reply.total_room_count_estimate = Some(page.total);
+    Ok(reply)
 }
 
-async fn search(app: App, req: Matrix<filtered_rooms::Request>) -> Result<filtered_rooms::Response, ApiError> {
-    let page = Page::of(&app, req.body.server.as_deref(), req.body.limit, req.body.since.as_deref())?;
-    let found = page.read(&app.view()?, &req.body.filter)?;
-    let mut response = filtered_rooms::Response::new();
-    response.chunk = found.chunk;
-    response.next_batch = found.next;
-    response.prev_batch = found.prev;
-    response.total_room_count_estimate = Some(UInt::new_saturating(found.total));
-    Ok(response)
+async fn search(
+    app: App,
+    request: Matrix<search_public_rooms::Request>,
+) -> Result<search_public_rooms::Response, ApiError> {
+    let search_public_rooms::Request { server, limit, since, filter, room_network, .. } = request.body;
+    let mut reply = search_public_rooms::Response::new();
+    if !matches!(room_network, RoomNetwork::ThirdParty(_)) {
+        let page = page(&app, server.as_deref(), since.as_deref(), limit, &filter)?;
+        (reply.chunk, reply.next_batch, reply.prev_batch) = (page.chunk, page.next, page.previous);
+        reply.total_room_count_estimate = Some(page.total);
+    }
+    Ok(reply)
 }
 
-/// A page of the public list: so many rooms after a place, or before one.
 struct Page {
-    limit: usize,
-    from: From,
+    chunk: Vec<PublicRoomsChunk>,
+    next: Option<String>,
+    previous: Option<String>,
+    total: UInt,
 }
 
-enum From {
-    Start,
+fn page(
+    app: &App,
+    server: Option<&ServerName>,
+    since: Option<&str>,
+    limit: Option<UInt>,
+    filter: &Filter,
+) -> Result<Page, ApiError> {
+    if server.is_some_and(|server| server != app.config.server_name) {
+        return Err(ApiError::invalid("this server does not federate: it has no list but its own"));
+    }
+    let view = app.view()?;
+    let limit = limit.map_or(PAGE, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_PAGE)).clamp(1, MAX_PAGE);
+    let since = since.map(Batch::read).transpose()?;
+    let mut rows: Box<dyn Iterator<Item = _>> = match &since {
+        None => Box::new(directory::published(&view, None)),
+        Some(Batch::After(place)) => Box::new(directory::published(&view, Some(place))),
+        Some(Batch::Before(place)) => Box::new(directory::published_before(&view, place)),
+    };
+    let term = filter.generic_search_term.as_deref().map(str::to_lowercase).filter(|term| !term.is_empty());
+    let mut found: Vec<(Place, PublicRoomsChunk)> = Vec::new();
+    // Where the page ends, if something may lie beyond.
+    let mut end = None;
+    let mut last = None;
+    for looked_at in 0.. {
+        let Some(row) = rows.next() else { break };
+        if found.len() == limit || looked_at == MAX_LOOKED_AT {
+            end = last;
+            break;
+        }
+        let (place, room) = row?;
+        last = Some(place.clone());
+        let Some(room) = rooms::summary(&view, room)?.filter(|room| room.figures.joined > 0) else { continue };
+        let Ok(id) = OwnedRoomId::try_from(room.id.as_str()) else { continue };
+        if fits(&room.settings, term.as_deref(), filter) {
+            found.push((place, summarise(id, room, Vec::new()).into()));
+        }
+    }
+    if matches!(since, Some(Batch::Before(_))) {
+        found.reverse();
+    }
+    let (first, final_) = (found.first().map(|(place, _)| place.clone()), found.last().map(|(place, _)| place.clone()));
+    let (next, previous) = match since {
+        Some(Batch::Before(_)) => (final_.map(Batch::After), end.map(Batch::Before)),
+        Some(Batch::After(_)) => (end.map(Batch::After), first.map(Batch::Before)),
+        None => (end.map(Batch::After), None),
+    };
+    let total = UInt::new_saturating(directory::total(&view)?);
+    let text = |batch: Option<Batch>| batch.map(|batch| batch.to_string());
+    Ok(Page {
+        chunk: found.into_iter().map(|(_, room)| room).collect(),
+        next: text(next),
+        previous: text(previous),
+        total,
+    })
+}
+
+fn fits(room: &Settings, term: Option<&str>, filter: &Filter) -> bool {
+    let of_type = filter.room_types.is_empty()
+        || filter.room_types.iter().any(|wanted| wanted.as_str() == room.room_type.as_deref());
+    let texts = [&room.name, &room.topic, &room.canonical_alias];
+    let has = |term: &str| texts.into_iter().flatten().any(|text| text.to_lowercase().contains(term));
+    of_type && term.is_none_or(has)
+}
+
+/// A token for a page of the list: what comes after a place in it, or before.
+enum Batch {
     After(Place),
     Before(Place),
 }
 
-struct Found {
-    chunk: Vec<PublicRoomsChunk>,
-    next: Option<String>,
-    prev: Option<String>,
-    total: u64,
-}
-
-impl Page {
-    fn of(app: &App, server: Option<&ServerName>, limit: Option<UInt>, since: Option<&str>) -> Result<Self, ApiError> {
-        if let Some(server) = server
-            && server != app.config.server_name
-        {
-            return Err(ApiError::not_found("this server does not federate, so it can't ask others for their rooms"));
-        }
-        let limit = limit.map_or(PAGE, |limit| usize::try_from(u64::from(limit)).unwrap_or(PAGE));
-        let from = since.map_or(Some(From::Start), token_of);
-        let from = from.ok_or_else(|| ApiError::invalid("`since` is not a token of this list"))?;
-        Ok(Self { limit: limit.min(PAGE), from })
-    }
-
-    fn read(&self, view: &View, filter: &Filter) -> Result<Found, ApiError> {
-        let rows: Box<dyn Iterator<Item = _>> = match &self.from {
-            From::Start => Box::new(directory::published(view, None)),
-            From::After(place) => Box::new(directory::published(view, Some(place))),
-            From::Before(place) => Box::new(directory::published_before(view, place)),
+impl Batch {
+    fn read(text: &str) -> Result<Self, ApiError> {
+        let place = |rest: &str| {
+            let (joined, room) = rest.split_once('_')?;
+            Some(Place { joined: joined.parse().ok()?, room: room.to_owned() })
         };
-        let backward = matches!(self.from, From::Before(_));
-        let (mut chunk, mut first, mut last, mut more) = (Vec::new(), None, None, false);
-        for (looked_at, row) in rows.enumerate() {
-            let (place, room) = row?;
-            if chunk.len() >= self.limit || looked_at >= SEARCH {
-                more = true;
-                break;
-            }
-            let summary = rooms::summary(view, room)?;
-            chunk.extend(summary.filter(|summary| matches(summary, filter)).and_then(entry));
-            first.get_or_insert_with(|| place.clone());
-            last = Some(place);
+        let batch = match text.split_at_checked(1) {
+            Some(("n", rest)) => place(rest).map(Self::After),
+            Some(("p", rest)) => place(rest).map(Self::Before),
+            _ => None,
+        };
+        batch.ok_or_else(|| ApiError::invalid("`since` is not a token of this list"))
+    }
+}
+
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::After(Place { joined, room }) => write!(f, "n{joined}_{room}"),
+            Self::Before(Place { joined, room }) => write!(f, "p{joined}_{room}"),
         }
-        if backward {
-            chunk.reverse();
-            std::mem::swap(&mut first, &mut last);
-        }
-        let (before, after) = if backward { (more, true) } else { (!matches!(self.from, From::Start), more) };
-        let token = |letter: char, place: &Place| format!("{letter}{}_{}", place.joined, place.room);
-        Ok(Found {
-            chunk,
-            next: last.filter(|_| after).map(|place| token('a', &place)),
-            prev: first.filter(|_| before).map(|place| token('b', &place)),
-            total: directory::total(view)?,
-        })
     }
-}
-
-/// `a` is after and `b` before a place: `<joined members>_<room id>`.
-fn token_of(token: &str) -> Option<From> {
-    let place = |rest: &str| {
-        let (joined, room) = rest.split_once('_')?;
-        Some(Place { joined: joined.parse().ok()?, room: room.to_owned() })
-    };
-    match token.split_at_checked(1)? {
-        ("a", rest) => place(rest).map(From::After),
-        ("b", rest) => place(rest).map(From::Before),
-        _ => None,
-    }
-}
-
-fn matches(summary: &rooms::Summary, filter: &Filter) -> bool {
-    let settings = &summary.settings;
-    let has_type = |wanted: &Option<String>| *wanted == settings.room_type;
-    let types: Vec<Option<String>> = filter.room_types.iter().map(|kind| kind.as_str().map(str::to_owned)).collect();
-    if !types.is_empty() && !types.iter().any(has_type) {
-        return false;
-    }
-    let Some(term) = &filter.generic_search_term else { return true };
-    let term = term.to_lowercase();
-    let texts = [&settings.name, &settings.topic, &settings.canonical_alias];
-    texts.into_iter().flatten().any(|text| text.to_lowercase().contains(&term))
-}
-
-fn entry(summary: rooms::Summary) -> Option<PublicRoomsChunk> {
-    let settings = summary.settings;
-    let mut chunk: PublicRoomsChunk = PublicRoomsChunkInit {
-        num_joined_members: UInt::new_saturating(summary.figures.joined),
-        room_id: OwnedRoomId::try_from(summary.id).ok()?,
-        world_readable: settings.history_visibility.as_deref() == Some("world_readable"),
-        guest_can_join: settings.guest_access.as_deref() == Some("can_join"),
-    }
-    .into();
-    chunk.canonical_alias = settings.canonical_alias.and_then(|alias| alias.try_into().ok());
-    chunk.name = settings.name;
-    chunk.topic = settings.topic;
-    chunk.avatar_url = settings.avatar.map(Into::into);
-    chunk.join_rule = settings.join_rule.map_or(JoinRuleKind::Invite, Into::into);
-    chunk.room_type = settings.room_type.map(Into::into);
-    Some(chunk)
 }

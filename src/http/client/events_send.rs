@@ -42,16 +42,15 @@ async fn send(app: App, req: Matrix<send_message::Request>) -> Result<send_messa
     app.throttle(Limit::Message, &req.who)?;
     let by = by(&req, &req.body.txn_id);
     let content = content::canonical(req.body.body.json().get())?;
-    let event_type = req.body.event_type.to_string();
-    let id = app.commands.send_message(by, &req.body.room_id, &event_type, content).await?;
+    let id = app.commands.send_message(by, &req.body.room_id, &req.received.args[1], content).await?;
     Ok(send_message::Response::new(id))
 }
 
 async fn set_state(app: App, req: Matrix<send_state::Request>) -> Result<send_state::Response, ApiError> {
     app.throttle(Limit::Message, &req.who)?;
     let content = content::canonical(req.body.body.json().get())?;
-    let (by, event_type) = (By::from(&req.who.sender), req.body.event_type.to_string());
-    let id = app.commands.send_state(by, &req.body.room_id, &event_type, &req.body.state_key, content).await?;
+    let (by, event_type) = (By::from(&req.who.sender), &req.received.args[1]);
+    let id = app.commands.send_state(by, &req.body.room_id, event_type, &req.body.state_key, content).await?;
     Ok(send_state::Response::new(id))
 }
 

@@ -1,8 +1,10 @@
 //! Client-server API, "Room membership".
 //!
 //! `POST /_matrix/client/v3/join/{roomIdOrAlias}`, `POST /_matrix/client/v3/knock/{roomIdOrAlias}`,
-//! `POST /_matrix/client/v3/rooms/{roomId}/{join,invite,leave,forget,kick,ban,unban}`,
-//! `GET /_matrix/client/v3/joined_rooms`
+//! `POST /_matrix/client/v3/rooms/{roomId}/join`, `POST /_matrix/client/v3/rooms/{roomId}/invite`,
+//! `POST /_matrix/client/v3/rooms/{roomId}/leave`, `POST /_matrix/client/v3/rooms/{roomId}/forget`,
+//! `POST /_matrix/client/v3/rooms/{roomId}/kick`, `POST /_matrix/client/v3/rooms/{roomId}/ban`,
+//! `POST /_matrix/client/v3/rooms/{roomId}/unban`, `GET /_matrix/client/v3/joined_rooms`
 
 use axum::Router;
 use projections::models::{

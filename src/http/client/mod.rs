@@ -5,6 +5,7 @@ mod accounts;
 mod devices;
 mod directory;
 mod discovery;
+mod events_read;
 mod events_send;
 mod keys;
 mod lenient;
@@ -14,6 +15,8 @@ mod profiles;
 mod push_rules;
 mod receipts;
 mod registration;
+mod relations;
+mod room_state;
 mod rooms;
 mod sessions;
 mod sync;
@@ -45,6 +48,9 @@ pub(super) fn routes() -> Router<App> {
         .merge(events_send::routes())
         .merge(membership::routes())
         .merge(rooms::routes())
+        .merge(events_read::routes())
+        .merge(room_state::routes())
+        .merge(relations::routes())
         .merge(typing::routes())
         .merge(user_directory::routes())
 }

@@ -3,7 +3,7 @@
 mod client;
 pub mod endpoints;
 pub mod replay;
-mod rooms;
+pub mod rooms;
 mod server;
 mod signing;
 
