@@ -54,20 +54,21 @@ async fn rooms_are_tagged() {
     let server = TestServer::start().await;
     let (alice, bob) = (server.user("alice").await, server.user("bob").await);
     let tags = format!("/user/{}/rooms/!room:test.example/tags", alice.user);
+    let tag = |name: &str| format!("/user/{}/rooms/!room:test.example/tags/{name}", alice.user);
     assert_eq!(alice.get(&tags).await.ok(), json!({ "tags": {} }));
-    alice.put(&format!("{tags}/m.favourite"), json!({ "order": 0.5, "org.example.more": true })).await.ok();
-    alice.put(&format!("{tags}/u.work"), json!({})).await.ok();
+    alice.put(&tag("m.favourite"), json!({ "order": 0.5, "org.example.more": true })).await.ok();
+    alice.put(&tag("u.work"), json!({})).await.ok();
     assert_eq!(alice.get(&tags).await.ok(), json!({ "tags": { "m.favourite": { "order": 0.5 }, "u.work": {} } }));
     let content = alice.get(&format!("/user/{}/rooms/!room:test.example/account_data/m.tag", alice.user)).await.ok();
     assert_eq!(content["tags"]["m.favourite"], json!({ "order": 0.5, "org.example.more": true }));
 
-    alice.delete(&format!("{tags}/u.work")).await.ok();
-    alice.delete(&format!("{tags}/u.work")).await.ok();
+    alice.delete(&tag("u.work")).await.ok();
+    alice.delete(&tag("u.work")).await.ok();
     assert_eq!(alice.get(&tags).await.ok(), json!({ "tags": { "m.favourite": { "order": 0.5 } } }));
     assert_eq!(bob.get(&tags).await.error(), (403, "M_FORBIDDEN"));
-    assert_eq!(alice.put(&format!("{tags}/u.x"), json!([0.5])).await.error(), (400, "M_BAD_JSON"));
+    assert_eq!(alice.put(&tag("u.x"), json!([0.5])).await.error(), (400, "M_BAD_JSON"));
     let long = "u".repeat(256);
-    assert_eq!(alice.put(&format!("{tags}/{long}"), json!({})).await.error(), (400, "M_INVALID_PARAM"));
+    assert_eq!(alice.put(&tag(&long), json!({})).await.error(), (400, "M_INVALID_PARAM"));
 
     // What a client wrote there itself does no harm.
     let own = format!("/user/{}/rooms/!room:test.example/account_data/m.tag", alice.user);
