@@ -7,7 +7,7 @@ use projections::{
     models::{directory, events, membership::Membership, relations, state},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
     api::error::ErrorKind, events::StateEventType,
 };
 use schemas::Lsn;
@@ -17,6 +17,7 @@ use super::{
     guards::active,
     lane::{Job, Step, Tip},
     room::{NewEvent, Room, compose, not_blocked},
+    rooms::check_invitee,
 };
 use crate::rooms::{Prototype, redaction};
 
@@ -129,6 +130,7 @@ impl Job for Send {
         if let Some(same) = self.same_state(&room)? {
             return Ok(Step::Reply(same));
         }
+        self.check_invited(&room)?;
         self.check_aliases(&room)?;
         let event = NewEvent { prototype: self.prototype.clone(), transaction: self.transaction.clone(), sender_reads };
         let composed = compose(&self.parts, &room, tip, &self.sender, event)?;
@@ -204,6 +206,18 @@ impl Send {
         let content = serde_json::from_str::<CanonicalJsonObject>(current.content().get()).ok();
         let same = *current.sender() == self.sender.user && content.as_ref() == Some(&self.prototype.content);
         Ok(same.then(|| current.id().to_owned()))
+    }
+
+    /// An invitation may be sent as state, to those who can be invited.
+    fn check_invited(&self, room: &Room<'_>) -> Result<(), Error> {
+        let membership = self.prototype.content.get("membership").and_then(CanonicalJsonValue::as_str);
+        let ("m.room.member", Some("invite"), Some(user)) =
+            (self.prototype.kind.as_str(), membership, &self.prototype.state_key)
+        else {
+            return Ok(());
+        };
+        let user = UserId::parse(user.as_str()).map_err(|_| Refusal::invalid(format!("`{user}` is not a user id")))?;
+        check_invitee(&self.parts, room.view, &user)
     }
 
     /// New aliases of an `m.room.canonical_alias` must point to the room.

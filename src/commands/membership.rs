@@ -4,10 +4,17 @@ use std::sync::Arc;
 
 use projections::{
     StoreError, View,
-    models::{membership, membership::Membership, profiles},
+    models::{accounts, membership, membership::Membership, profiles},
 };
-use ruma::{CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId, api::error::ErrorKind};
-use schemas::{Draft, Key, Lsn, Read, Tag, facts::RoomForgotten};
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId, api::error::ErrorKind,
+    events::StateEventType,
+};
+use schemas::{
+    Draft, Key, Lsn, Read, Tag,
+    facts::{RoomForgotten, UserKind},
+};
+use serde::Deserialize;
 
 use super::{
     Commands, Decision, Error, Parts, Refusal, Request, Sender,
@@ -129,6 +136,10 @@ impl Job for Change {
             not_blocked(&room)?;
             active(&tip.view, &self.sender)?
         };
+        let for_members = matches!(self.change, Move::Invite | Move::Kick | Move::Ban | Move::Unban);
+        if for_members && room.membership(&self.sender.user)? != Membership::Join {
+            return Err(Refusal::forbidden("you are not in this room").into());
+        }
         let current = room.membership(&self.target)?;
         if self.is_so(&room, current)? {
             return Ok(Step::Reply(()));
@@ -177,6 +188,7 @@ impl Change {
         let mut reads = Vec::new();
         match self.change {
             Move::Join => {
+                self.check_guest(room)?;
                 add_profile(room.view, &self.target, &mut content)?;
                 if current != Membership::Invite
                     && let Some((authoriser, read)) = self.restricted(room)?
@@ -195,6 +207,23 @@ impl Change {
             Move::Leave | Move::Kick | Move::Ban | Move::Unban => {}
         }
         Ok((content, reads))
+    }
+
+    /// Guests join where guests may (client-server API, "Guest access").
+    fn check_guest(&self, room: &Room<'_>) -> Result<(), Error> {
+        #[derive(Deserialize)]
+        struct Content {
+            guest_access: String,
+        }
+        let account = accounts::get(room.view, self.sender.user.as_str())?;
+        if account.is_none_or(|account| account.kind != UserKind::Guest) {
+            return Ok(());
+        }
+        let access = room.state(&StateEventType::RoomGuestAccess, "")?.and_then(|event| event.content_as::<Content>());
+        if access.is_some_and(|content| content.guest_access == "can_join") {
+            return Ok(());
+        }
+        Err(Refusal::new(ErrorKind::GuestAccessForbidden, "guests can't join this room; register an account").into())
     }
 
     /// Who of this server lets the sender into a restricted room, and the membership on which that rests.

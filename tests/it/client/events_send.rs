@@ -220,6 +220,16 @@ async fn what_can_not_be_sent() {
     assert_eq!(bob.put(&send(&room), json!({})).await.error(), (403, "M_FORBIDDEN"));
     bob.join(&room).await;
     assert_eq!(bob.put(&state(&room), json!({ "topic": "T" })).await.error(), (403, "M_FORBIDDEN"));
+    let invite = |user: &str| {
+        let (alice, path) = (alice.clone(), format!("/rooms/{room}/state/m.room.member/{user}"));
+        async move { alice.put(&path, json!({ "membership": "invite" })).await }
+    };
+    assert_eq!(invite("@nobody:test.example").await.error(), (404, "M_NOT_FOUND"));
+    assert_eq!(invite("@alice:elsewhere.example").await.error(), (403, "M_FORBIDDEN"));
+    assert_eq!(invite("nonsense").await.error(), (400, "M_INVALID_PARAM"));
+    let carol = server.user("carol").await;
+    invite(&carol.user).await.ok();
+    carol.join(&room).await;
     let alias = json!({ "alias": "#none:test.example" });
     assert_eq!(
         alice.put(&format!("/rooms/{room}/state/m.room.canonical_alias"), alias).await.error(),
