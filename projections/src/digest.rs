@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Projection, StoreError, View, models, read::Range, read::Read, read::Table};
+use crate::{Model, Projection, StoreError, View, models, read::Range, read::Read, read::Table};
 
 /// The sum modulo 2^256 of SHA-256(table ‖ key ‖ value) over a model's rows: independent of order and batching.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,21 @@ pub fn of(view: &View, projection: &Projection) -> Result<Digest, StoreError> {
         }
     }
     Ok(digest)
+}
+
+/// How many logical rows a model has.
+///
+/// # Errors
+/// When the store fails.
+pub fn rows(view: &View, model: Model) -> Result<u64, StoreError> {
+    let mut rows = 0;
+    for prefix in 0..u8::MAX {
+        for row in view.scan(Table { model, prefix }, Range::prefix([])) {
+            row?;
+            rows += 1;
+        }
+    }
+    Ok(rows)
 }
 
 /// The digests of all models, in fold order.

@@ -17,6 +17,9 @@ pub enum StoreError {
     /// A model has no column family: the store was not opened by this build.
     #[error("the read models have no column family {0}")]
     NoFamily(String),
+    /// A process that only reads them never found them at rest.
+    #[error("the read models are being written too quickly to be read beside their server; try again")]
+    Restless,
     /// The read models belong to another log.
     #[error(
         "the read models were folded from log {found}, but this is log {expected}; restore the right log, or move the read models' folder away to fold them again"

@@ -4,6 +4,7 @@
 //! and commits the tables together with the [`Cursor`]; [`Reader`] gives [`View`]s, each one snapshot.
 
 mod batch;
+mod beside;
 pub mod digest;
 mod error;
 pub mod keys;
@@ -25,7 +26,7 @@ pub use models::Model;
 pub use pdu::{Halves, Pdu, PduError};
 pub use position::{BadPosition, Position};
 pub use projection::{At, Projection};
-pub use projector::{Applied, Entry, Projector, dry_fold};
+pub use projector::{Applied, Entry, Judge, Projector, dry_fold};
 pub use read::{Range, Read, Row, Rows, Table};
 pub use store::{Cursor, Generation, Generations, Live, Store, StoreOptions};
 pub use view::{Frozen, Reader, Source, View};

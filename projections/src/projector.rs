@@ -3,7 +3,7 @@ use std::sync::Arc;
 use schemas::{DecodeError, FORMAT, Fact, Lsn, Record, admission::Void};
 
 use crate::{
-    At, Batch, Cost, Cursor, FoldError, Generations, Live, Model, Projection, Read, Store, StoreError, Touched,
+    At, Batch, Cost, Cursor, FoldError, Generations, Live, Model, Projection, Read, Store, StoreError, Touched, View,
     models::{self, admission, audit, staging},
     store::Generation,
 };
@@ -173,6 +173,36 @@ pub fn dry_fold(read: &dyn Read, cursor: &Cursor, records: &[Arc<[u8]>]) -> Resu
     Ok(())
 }
 
+/// Judges records beside the fold, for tools that read a log further than the read models are, or without any. What it
+/// learns stays in memory.
+pub struct Judge<'a> {
+    cursor: Cursor,
+    batch: Batch<'a>,
+    models: Vec<&'static Projection>,
+}
+
+impl<'a> Judge<'a> {
+    /// Goes on from where a view is.
+    #[must_use]
+    pub fn new(view: &'a View) -> Self {
+        Self { cursor: view.cursor().clone(), batch: Batch::new(view), models: models::with_reads(&[]) }
+    }
+
+    /// Says why the next record of the log is void; none if it counts.
+    ///
+    /// # Errors
+    /// When it can't be decoded, or the view can't be read.
+    pub fn next(&mut self, entry: &Entry) -> Result<Option<Void>, FoldError> {
+        fold_record(&mut self.cursor, entry, &self.models, &mut self.batch)
+    }
+
+    /// After the last record that was judged.
+    #[must_use]
+    pub const fn cursor(&self) -> &Cursor {
+        &self.cursor
+    }
+}
+
 fn fold_record(
     cursor: &mut Cursor,
     entry: &Entry,
@@ -228,4 +258,64 @@ fn fold_fact(
     }
     at.index = at.index.checked_add(1).ok_or_else(|| at.refuse("it has more than 65,535 facts"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::{Blob, Expect, Header, Key, Origin, Read, RecordId, Tag, facts::Genesis};
+
+    use super::*;
+    use crate::{Reader, Source, testing::empty_store};
+
+    fn entry(lsn: u64, id: u8, reads: Vec<Read>, after: Option<u8>) -> Entry {
+        let key = Key::new(Tag::Alias, "#a:b");
+        let header = Header {
+            format: FORMAT,
+            id: RecordId([id; 16]),
+            attempt: 0,
+            at_ms: lsn,
+            node: 0,
+            origin: Origin::Server,
+            cause: None,
+            writes: reads.iter().map(|_| key).collect(),
+            reads,
+            after: after.map(|id| RecordId([id; 16])),
+        };
+        let genesis = Genesis { log_id: Blob(vec![7; 16]), server_name: "b".into(), format: FORMAT };
+        let facts = if lsn == 1 { vec![Fact::from(genesis).encode()] } else { Vec::new() };
+        Entry { lsn: Lsn(lsn), bytes: Record { header, facts }.encode().unwrap().into() }
+    }
+
+    #[test]
+    fn a_judge_says_what_the_fold_says() {
+        let absent = || vec![Read { key: Key::new(Tag::Alias, "#a:b"), expect: Expect::Absent }];
+        let log = [
+            entry(1, 1, vec![], None),
+            entry(2, 2, vec![], None),
+            entry(3, 2, vec![], None),
+            entry(4, 4, absent(), None),
+            entry(5, 5, absent(), None),
+            entry(6, 6, vec![], Some(5)),
+            entry(7, 7, vec![], Some(4)),
+        ];
+        let expected =
+            vec![(Lsn(3), Void::Repeated(Lsn(2))), (Lsn(5), Void::StaleRead(0)), (Lsn(6), Void::LostPredecessor)];
+        let (store, _folder) = empty_store();
+        let mut projector = Projector::open(Arc::clone(&store)).unwrap();
+        let reader = Reader::new(store);
+        let mut views = vec![View::empty()];
+        let mut voids = Vec::new();
+        for entry in &log {
+            voids.extend(projector.apply(std::slice::from_ref(entry), true).unwrap().voids);
+            views.push(reader.view().unwrap());
+        }
+        assert_eq!(voids, expected);
+        for view in views {
+            let mut judge = Judge::new(&view);
+            let rest = log.iter().filter(|entry| entry.lsn > view.lsn());
+            let judged: Vec<_> = rest.filter_map(|entry| Some((entry.lsn, judge.next(entry).unwrap()?))).collect();
+            let expected: Vec<_> = expected.iter().filter(|(lsn, _)| *lsn > view.lsn()).copied().collect();
+            assert_eq!((judged, judge.cursor()), (expected, projector.cursor()), "from {}", view.lsn());
+        }
+    }
 }

@@ -114,14 +114,7 @@ impl Store {
     /// # Errors
     /// When RocksDB can't open it; [`Store::is_damaged`] tells whether setting it aside would help.
     pub fn open(path: &Path, memory: StoreOptions) -> Result<Self, StoreError> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        options.set_max_total_wal_size(MAX_WAL_BYTES);
-        options.set_db_write_buffer_size(memory.write_buffer_bytes);
-        options.set_keep_log_file_num(4);
-        options.set_max_open_files(512);
-        options.increase_parallelism(2);
-        let options = tuned(options, memory);
+        let options = options(memory);
         let names = match Db::list_cf(&options, path) {
             Ok(names) => names,
             Err(_) if !path.join("CURRENT").exists() => vec![rocksdb::DEFAULT_COLUMN_FAMILY_NAME.to_owned()],
@@ -137,6 +130,12 @@ impl Store {
     #[must_use]
     pub fn is_damaged(error: &StoreError) -> bool {
         matches!(error, StoreError::Rocks(error) if error.kind() == rocksdb::ErrorKind::Corruption)
+    }
+
+    /// Whether an error of [`Store::open`] means that another process has it open.
+    #[must_use]
+    pub fn is_locked(error: &StoreError) -> bool {
+        matches!(error, StoreError::Rocks(error) if error.kind() == rocksdb::ErrorKind::IOError && error.as_ref().contains("LOCK"))
     }
 
     pub(crate) fn db(&self) -> &Arc<Db> {
@@ -264,7 +263,14 @@ impl Read for Live<'_> {
     }
 }
 
-fn tuned(mut options: Options, memory: StoreOptions) -> Options {
+pub(crate) fn options(memory: StoreOptions) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.set_max_total_wal_size(MAX_WAL_BYTES);
+    options.set_db_write_buffer_size(memory.write_buffer_bytes);
+    options.set_keep_log_file_num(4);
+    options.set_max_open_files(512);
+    options.increase_parallelism(2);
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(memory.block_cache_bytes));
     table.set_bloom_filter(10.0, false);

@@ -2,7 +2,7 @@
 
 pub(crate) mod rooms;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use ruma::{CanonicalJsonObject, EventId, RoomId, room_version_rules::RedactionRules};
 use schemas::{
@@ -39,10 +39,10 @@ pub(crate) struct World {
     entries: Vec<Entry>,
     now_ms: u64,
     // Removed after the store is closed.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
-fn empty_store() -> (Arc<Store>, TempDir) {
+pub(crate) fn empty_store() -> (Arc<Store>, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let memory = StoreOptions { block_cache_bytes: 1 << 20, write_buffer_bytes: 4 << 20 };
     (Arc::new(Store::open(folder.path(), memory).unwrap()), folder)
@@ -53,13 +53,8 @@ impl World {
     pub(crate) fn new() -> Self {
         let (store, folder) = empty_store();
         let projector = Projector::open(Arc::clone(&store)).unwrap();
-        let mut world = Self {
-            projector,
-            reader: Reader::new(store),
-            entries: Vec::new(),
-            now_ms: 1_700_000_000_000,
-            _folder: folder,
-        };
+        let mut world =
+            Self { projector, reader: Reader::new(store), entries: Vec::new(), now_ms: 1_700_000_000_000, folder };
         let genesis = Genesis { log_id: Blob(vec![7; 16]), server_name: SERVER.into(), format: FORMAT };
         world.apply([genesis.into()]);
         world
@@ -110,6 +105,11 @@ impl World {
     /// Log time at the last record.
     pub(crate) fn log_time(&self) -> LogTime {
         self.projector.cursor().log_time
+    }
+
+    /// Where the tables are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The tables as they are.

@@ -49,7 +49,7 @@ pub(crate) fn fold_record(at: &At<'_>, facts: &[Fact], void: Option<Void>, batch
         void,
     };
     batch.put(ENTRIES, at.lsn.to_bytes(), &entry);
-    if let Origin::User { user, .. } | Origin::Admin { user } = &at.header.origin {
+    if let Some(user) = user(&at.header.origin) {
         batch.put(BY_USER, KeyBuf::new().str(user).lsn(at.lsn), &());
     }
     let rooms: BTreeSet<&str> = facts.iter().filter_map(room).collect();
@@ -58,7 +58,18 @@ pub(crate) fn fold_record(at: &At<'_>, facts: &[Fact], void: Option<Void>, batch
     }
 }
 
-fn room(fact: &Fact) -> Option<&str> {
+/// The user who caused a record, if one did.
+#[must_use]
+pub fn user(origin: &Origin) -> Option<&str> {
+    match origin {
+        Origin::User { user, .. } | Origin::Admin { user } => Some(user),
+        _ => None,
+    }
+}
+
+/// The room that a fact says something about.
+#[must_use]
+pub fn room(fact: &Fact) -> Option<&str> {
     match fact {
         Fact::EventLearned(f) => Some(&f.room),
         Fact::RoomForgotten(f) => Some(&f.room),
