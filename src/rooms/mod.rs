@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `versions` | Which room versions are there, and what are their rules? |
 //! | `build`, `create` | What does an event of this server look like; with which does a room begin? |
-//! | `check` | Is this what another server signed? |
+//! | `check`, `intact` | Is this what another server signed; is it still? |
 //! | `auth` | Which state allows an event, and does it? |
 //! | `resolve` | What is the state after a fork; how do two states differ? |
 //! | `power`, `join_rules`, `visibility`, `redaction`, `invite_state` | Who may do what, join, see, redact; what does an invite show? |
@@ -15,6 +15,7 @@ pub mod auth;
 pub mod build;
 pub mod check;
 pub mod create;
+pub mod intact;
 pub mod invite_state;
 pub mod join_rules;
 pub mod power;

@@ -3,4 +3,5 @@ mod build;
 mod check;
 mod create;
 mod forks;
+mod intact;
 mod power;
