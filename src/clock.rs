@@ -41,6 +41,30 @@ impl Clock for SystemClock {
     }
 }
 
+/// A clock that shows one moment for ever, while limits and waits go on as ever.
+pub struct StoppedClock {
+    ms: u64,
+    since: Instant,
+}
+
+impl StoppedClock {
+    /// Shows this many milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn at(ms: u64) -> Self {
+        Self { ms, since: Instant::now() }
+    }
+}
+
+impl Clock for StoppedClock {
+    fn now_ms(&self) -> u64 {
+        self.ms
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
 /// A clock that stands still until it is told to go on.
 pub struct SimulatedClock {
     start_ms: u64,

@@ -16,23 +16,20 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::{Clock, Random, SystemClock, SystemRandom},
+    clock::{Clock, Random, StoppedClock, SystemClock, SystemRandom},
     commands::{self, Commands, FoundingError},
     config::{Backend, Config},
     ephemeral::Ephemeral,
-    fold::{self, Driver, Progress},
+    fold::{self, Driver, Progress, Rebuilds, ReplayError, Replayed},
     http::{self, App, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
     keys::{KeyError, OwnKey},
     log::{
-        Log, LogReader,
+        FrozenLog, Log, LogReader,
         embedded::{EmbeddedLog, EmbeddedOptions, Observer, OpenError},
     },
     metrics::Metrics,
     sync::{Acknowledged, Notifier, Syncs},
 };
-
-/// The signing key's file in the data folder.
-const SIGNING_KEY: &str = "signing.key";
 
 /// This node's number among those on one log.
 const NODE: u32 = 0;
@@ -69,6 +66,9 @@ pub enum StartError {
     /// The read models can't be opened.
     #[error("the read models can't be opened: {0}")]
     Store(#[from] StoreError),
+    /// The folder is a replay that can't be served.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The signing key can't be read or made.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -90,23 +90,27 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     app: App,
     log: Arc<dyn Log>,
-    driver: Driver,
+    /// None for a replay: nothing is folded into it.
+    driver: Option<Driver>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Server {
-    /// Starts one, and returns once it answers: its log is open, founded if it was empty, and folded to its end.
+    /// Starts one, and returns once it answers: its log is open, founded if it was empty, and folded to its end. On a
+    /// folder with a replay it only shows what was then.
     ///
     /// # Errors
     /// When something that it needs is missing, damaged, in use or another server's.
-    pub async fn start(config: Config, world: World) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config, mut world: World) -> Result<Self, StartError> {
         let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
-        let (log, driver, source) = open(&config, &world, &metrics).await?;
+        let Ground { log, driver, source, progress } = match Replayed::find(&config.data)? {
+            Some(replayed) => open_replay(&mut config, &mut world, replayed).await?,
+            None => open(&config, &world, &metrics).await?,
+        };
         let World { clock, random, .. } = world;
-        let (store, progress) = (Arc::clone(source.store()), driver.progress());
         let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&clock), random.alphanumeric(8)));
-        let key = OwnKey::open(&config.data.join(SIGNING_KEY), &config.server_name, &*random)?;
+        let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
         let notifier = notifier(Arc::clone(&source) as Arc<dyn Source>, &progress, &ephemeral);
         let commands = Commands::new(commands::Parts {
             log: Arc::clone(&log),
@@ -118,10 +122,7 @@ impl Server {
             server_name: config.server_name.clone(),
             node: NODE,
         });
-        let listeners = bind(&config.http.listen).await?;
-        let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
-        let addresses: Vec<SocketAddr> = addresses.map_err(io("the address that is listened on"))?;
-        note_address(&config, &addresses)?;
+        let (listeners, addresses) = bind(&config).await?;
         let stop = CancellationToken::new();
         let syncs = Syncs {
             source: Arc::clone(&source) as Arc<dyn Source>,
@@ -139,12 +140,13 @@ impl Server {
             passwords: Passwords::new(Arc::clone(&random)),
             shared_secret: SharedSecret::new(shared_secret(&config, &*random)?),
             reader: Arc::clone(&log) as Arc<dyn LogReader>,
+            rebuilds: driver.as_ref().map_or_else(Rebuilds::none, Driver::rebuilds),
             stop: stop.clone(),
             config,
             clock,
             random,
             metrics,
-            store,
+            store: Arc::clone(source.store()),
             source,
             progress,
             commands,
@@ -152,11 +154,13 @@ impl Server {
             syncs,
             acknowledged: Arc::clone(&acknowledged),
         });
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(http::listen::serve(listeners, http::router(app.clone()), app.clone(), stop.clone())),
             tokio::spawn(expire(ephemeral, notifier, stop.clone())),
-            tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())),
         ];
+        if driver.is_some() {
+            tasks.push(tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())));
+        }
         Ok(Self { addresses, app, log, driver, stop, tasks })
     }
 
@@ -172,6 +176,12 @@ impl Server {
         &self.app
     }
 
+    /// Whether it only shows what was at the end of a replay.
+    #[must_use]
+    pub const fn is_replay(&self) -> bool {
+        self.driver.is_none()
+    }
+
     /// Takes no more requests, answers those under way (waiting ones at once), and closes the log.
     pub async fn stop(self) {
         let Self { app, log, driver, stop, tasks, .. } = self;
@@ -184,7 +194,9 @@ impl Server {
         app.commands.close().await;
         let closed = tokio::task::spawn_blocking(move || {
             log.close();
-            driver.stop();
+            if let Some(driver) = driver {
+                driver.stop();
+            }
         });
         if let Err(error) = closed.await {
             tracing::error!(%error, "the log was not closed well; what was acknowledged is on it");
@@ -192,12 +204,16 @@ impl Server {
     }
 }
 
+/// What a server stands on.
+struct Ground {
+    log: Arc<dyn Log>,
+    driver: Option<Driver>,
+    source: Arc<Reader>,
+    progress: Arc<Progress>,
+}
+
 /// Opens the log, writes its first record if it is empty, and folds it to its end.
-async fn open(
-    config: &Config,
-    world: &World,
-    metrics: &Arc<Metrics>,
-) -> Result<(Arc<dyn Log>, Driver, Arc<Reader>), StartError> {
+async fn open(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Ground, StartError> {
     // What is in it concerns nobody else on the machine.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
     made.map_err(io(config.data.display().to_string()))?;
@@ -208,7 +224,26 @@ async fn open(
     let store = open_models(config, Arc::clone(&log), &*world.clock).await?;
     commands::found(&*log, &config.server_name, &*world.clock, &*world.random).await?;
     let (driver, source) = fold(Arc::clone(&log), store, Arc::clone(metrics)).await?;
-    Ok((log, driver, source))
+    Ok(Ground { log, progress: driver.progress(), driver: Some(driver), source })
+}
+
+/// Opens what a replay left: nothing is appended or folded any more, and the clock shows the moment of its last record.
+async fn open_replay(config: &mut Config, world: &mut World, replayed: Replayed) -> Result<Ground, StartError> {
+    config.server_name.clone_from(&replayed.server_name);
+    let (folder, memory) = (config.data.clone(), memory(config));
+    let opened = tokio::task::spawn_blocking(move || fold::open_replay(&folder, &replayed, memory));
+    let (progress, source) = opened.await.map_err(|error| StartError::Internal(error.to_string()))??;
+    let cursor = progress.cursor();
+    world.clock = Arc::new(StoppedClock::at(cursor.log_time.ms));
+    Ok(Ground { log: Arc::new(FrozenLog::at(&cursor)), driver: None, source, progress })
+}
+
+fn memory(config: &Config) -> StoreOptions {
+    let mib = 1 << 20;
+    StoreOptions {
+        block_cache_bytes: config.memory.block_cache_mib * mib,
+        write_buffer_bytes: config.memory.write_buffer_mib * mib,
+    }
 }
 
 /// Wakes those who wait whenever something was folded, or somebody types or comes.
@@ -255,13 +290,17 @@ fn shared_secret(config: &Config, random: &dyn Random) -> Result<String, StartEr
     }
 }
 
-async fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, StartError> {
+/// Listens where the settings say, and notes where that is.
+async fn bind(config: &Config) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let mut listeners = Vec::new();
-    for address in addresses {
+    for address in &config.http.listen {
         let listener = TcpListener::bind(address).await;
         listeners.push(listener.map_err(io(format!("{address} can't be listened on (http.listen)")))?);
     }
-    Ok(listeners)
+    let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
+    let addresses: Vec<SocketAddr> = addresses.map_err(io("the address that is listened on"))?;
+    note_address(config, &addresses)?;
+    Ok((listeners, addresses))
 }
 
 /// Notes where the server is, for the commands that ask it.
@@ -276,12 +315,7 @@ fn note_address(config: &Config, addresses: &[SocketAddr]) -> Result<(), StartEr
 /// Opens the read models. Damaged ones are set aside: they can be folded again. Those that are no fold of this log are
 /// refused before anything is written to it.
 async fn open_models(config: &Config, log: Arc<dyn Log>, clock: &dyn Clock) -> Result<Arc<Store>, StartError> {
-    let folder = config.read_models_folder();
-    let mib = 1 << 20;
-    let memory = StoreOptions {
-        block_cache_bytes: config.memory.block_cache_mib * mib,
-        write_buffer_bytes: config.memory.write_buffer_mib * mib,
-    };
+    let (folder, memory) = (config.read_models_folder(), memory(config));
     let aside = folder.with_extension(format!("damaged-{}", clock.now_ms()));
     let opened = tokio::task::spawn_blocking(move || {
         let store = open_store(&folder, &aside, memory)?;

@@ -1,4 +1,3 @@
-use projections::Entry;
 use ruma::{OwnedServerName, ServerName};
 use schemas::{
     Blob, Expect, FORMAT, Fact, Header, Key, Lsn, Origin, RawFact, Read, Record, Tag, facts::Genesis as GenesisFact,
@@ -7,7 +6,7 @@ use schemas::{
 use super::Error;
 use crate::{
     clock::{Clock, Random},
-    log::{AppendError, Log, LogReader, ReadError},
+    log::{self, AppendError, Log, LogReader, ReadError},
 };
 
 /// Why a log can't be this server's.
@@ -58,12 +57,7 @@ pub async fn found(
 /// # Errors
 /// When it can't be read.
 pub fn server_of(log: &(impl LogReader + ?Sized)) -> Result<Option<OwnedServerName>, ReadError> {
-    let first = log.read(Lsn::FIRST, 1, 1)?;
-    let name = |entry: &Entry| match Record::decode(&entry.bytes).ok()?.facts.first()?.decode().ok()? {
-        Fact::Genesis(genesis) => OwnedServerName::try_from(genesis.server_name).ok(),
-        _ => None,
-    };
-    Ok(first.first().and_then(name))
+    Ok(log::genesis(log)?.and_then(|genesis| OwnedServerName::try_from(genesis.server_name).ok()))
 }
 
 fn genesis(server_name: &ServerName, clock: &dyn Clock, random: &dyn Random) -> Result<Vec<u8>, Error> {

@@ -252,6 +252,7 @@ impl From<crate::log::AppendError> for Error {
     fn from(error: crate::log::AppendError) -> Self {
         match error {
             crate::log::AppendError::TooLarge(_) => Refusal::too_large("the request is too large").into(),
+            read_only @ crate::log::AppendError::ReadOnly(_) => Refusal::forbidden(read_only.to_string()).into(),
             other => Self::Unavailable(other.to_string()),
         }
     }

@@ -280,6 +280,12 @@ impl Config {
         self.data.join("registration-secret")
     }
 
+    /// Where the key is by which the server signs what it says.
+    #[must_use]
+    pub fn signing_key_file(&self) -> PathBuf {
+        self.data.join("signing.key")
+    }
+
     /// Where a running server notes its first URL, for the commands that ask it.
     #[must_use]
     pub fn address_file(&self) -> PathBuf {

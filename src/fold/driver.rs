@@ -8,7 +8,7 @@ use std::{
 };
 
 use projections::{Cursor, FoldError, Model, Projector, Reader, Source, Store, StoreError};
-use schemas::{Fact, Lsn, Record};
+use schemas::Lsn;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::Progress;
 use crate::{
-    log::{Log, ReadError},
+    log::{Log, LogReader, ReadError, genesis},
     metrics::Metrics,
 };
 
@@ -38,12 +38,51 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
-type Answer = oneshot::Sender<Result<Cursor, StartError>>;
+type Answer = oneshot::Sender<Result<Cursor, RebuildError>>;
 
 enum Order {
     Rebuild(Vec<Model>, Answer),
     /// A rebuild has come close to the live tables.
     Adopt(Result<Box<Projector>, StartError>, Answer),
+}
+
+/// Why models can't be folded anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// One rebuild at a time.
+    #[error("another rebuild is under way")]
+    Busy,
+    /// Nothing is folded here, or not any more.
+    #[error("the read models are not being folded")]
+    Stopped,
+    /// The log or the store failed; the tables are as they were.
+    #[error(transparent)]
+    Failed(#[from] StartError),
+}
+
+/// Folds models anew while a server runs.
+#[derive(Clone)]
+pub struct Rebuilds(mpsc::WeakSender<Order>);
+
+impl Rebuilds {
+    /// Where nothing is folded.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(mpsc::channel(1).0.downgrade())
+    }
+
+    /// Folds models and those that they read anew from the first record, beside the live tables, and swaps them in. The
+    /// server goes on meanwhile, and so does the rebuild if nobody waits for it. Says where the swap happened.
+    ///
+    /// # Errors
+    /// When another rebuild is under way, the log or the store fails, or the fold has stopped.
+    pub async fn run(&self, models: Vec<Model>) -> Result<Cursor, RebuildError> {
+        let (sender, receiver) = oneshot::channel();
+        let orders = self.0.upgrade().ok_or(RebuildError::Stopped)?;
+        orders.send(Order::Rebuild(models, sender)).await.map_err(|_| RebuildError::Stopped)?;
+        drop(orders);
+        receiver.await.map_err(|_| RebuildError::Stopped)?
+    }
 }
 
 /// What a fold starts from.
@@ -98,6 +137,7 @@ impl Driver {
             progress: Arc::clone(&progress),
             inbox,
             again: orders.downgrade(),
+            rebuilding: false,
             stopping: Arc::clone(&stopping),
         };
         let thread = std::thread::Builder::new()
@@ -113,16 +153,10 @@ impl Driver {
         Arc::clone(&self.progress)
     }
 
-    /// Folds models anew from the first record, beside the live tables, and swaps them in. The server goes on
-    /// meanwhile. Says where the swap happened.
-    ///
-    /// # Errors
-    /// When the log or the store fails, or the fold has stopped.
-    pub async fn rebuild(&self, models: Vec<Model>) -> Result<Cursor, StartError> {
-        let (sender, receiver) = oneshot::channel();
-        let gone = || StartError::from(ReadError::Backend("the fold has stopped".into()));
-        self.orders.send(Order::Rebuild(models, sender)).await.map_err(|_| gone())?;
-        receiver.await.map_err(|_| gone())?
+    /// The way to fold models anew.
+    #[must_use]
+    pub fn rebuilds(&self) -> Rebuilds {
+        Rebuilds(self.orders.downgrade())
     }
 
     /// Folds what the log has, and ends the thread. The log must be closed before.
@@ -145,6 +179,7 @@ struct Work {
     progress: Arc<Progress>,
     inbox: mpsc::Receiver<Order>,
     again: mpsc::WeakSender<Order>,
+    rebuilding: bool,
     stopping: Arc<AtomicBool>,
 }
 
@@ -191,26 +226,36 @@ impl Work {
 
     fn obey(&mut self, order: Order) {
         match order {
+            Order::Rebuild(_, answer) if self.rebuilding => {
+                // Whoever asked may be gone.
+                let _ = answer.send(Err(RebuildError::Busy));
+            }
             Order::Rebuild(models, answer) => self.begin_rebuild(&models, answer),
             Order::Adopt(scratch, answer) => {
+                self.rebuilding = false;
                 let adopted = scratch.and_then(|mut scratch| {
                     // What was folded while the rebuild ran.
                     catch_up(&mut scratch, &*self.log, self.projector.cursor().lsn, false, &|_, _| {})?;
                     self.projector.adopt(&scratch)?;
                     Ok(self.projector.cursor().clone())
                 });
-                // Whoever asked may be gone.
-                let _ = answer.send(adopted);
+                let _ = answer.send(adopted.map_err(RebuildError::from));
             }
         }
     }
 
-    fn begin_rebuild(&self, models: &[Model], answer: Answer) {
-        let scratch = self.projector.rebuild(models);
-        let (log, until, again) = (Arc::clone(&self.log), self.projector.cursor().lsn, self.again.clone());
+    fn begin_rebuild(&mut self, models: &[Model], answer: Answer) {
+        // What the rebuild before this one replaced: no view reads it any more.
+        let scratch = self.projector.drop_old_families().and_then(|()| self.projector.rebuild(models));
+        let (log, again) = (Arc::clone(&self.log), self.again.clone());
+        let (progress, stopping) = (Arc::clone(&self.progress), Arc::clone(&self.stopping));
         let work = move || {
             let folded = scratch.map_err(StartError::from).and_then(|mut scratch| {
-                catch_up(&mut scratch, &*log, until, false, &|_, _| {})?;
+                // The live tables go on meanwhile; each round leaves less, and the last is folded while they wait.
+                let behind = |scratch: &Projector| progress.cursor().lsn.0.saturating_sub(scratch.cursor().lsn.0);
+                while behind(&scratch) > BATCH_RECORDS as u64 && !stopping.load(Ordering::SeqCst) {
+                    fold_some(&mut scratch, &*log, progress.cursor().lsn, false)?;
+                }
                 Ok(Box::new(scratch))
             });
             if let Some(orders) = again.upgrade() {
@@ -218,8 +263,9 @@ impl Work {
                 let _ = orders.blocking_send(Order::Adopt(folded, answer));
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("rebuild".into()).spawn(work) {
-            tracing::error!(%error, "no thread for a rebuild");
+        match std::thread::Builder::new().name("rebuild".into()).spawn(work) {
+            Ok(_) => self.rebuilding = true,
+            Err(error) => tracing::error!(%error, "no thread for a rebuild"),
         }
     }
 }
@@ -234,20 +280,14 @@ enum Wake {
 ///
 /// # Errors
 /// [`StoreError::AheadOfLog`], [`StoreError::OtherLog`] or [`StoreError::OtherHistory`], with both sides named.
-pub fn check_fit(log: &dyn Log, cursor: &Cursor) -> Result<(), StartError> {
+pub fn check_fit(log: &dyn LogReader, cursor: &Cursor) -> Result<(), StartError> {
     if cursor.lsn == Lsn::ZERO {
         return Ok(());
     }
     if cursor.lsn > log.tail() {
         return Err(StoreError::AheadOfLog { cursor: cursor.lsn, tail: log.tail() }.into());
     }
-    let found = log.read(Lsn::FIRST, 1, 1)?.first().and_then(|entry| {
-        let record = Record::decode(&entry.bytes).ok()?;
-        match record.facts.first()?.decode().ok()? {
-            Fact::Genesis(genesis) => Some(genesis.log_id),
-            _ => None,
-        }
-    });
+    let found = genesis(log)?.map(|genesis| genesis.log_id);
     if found.as_ref() != Some(&cursor.log_id) {
         return Err(StoreError::OtherLog {
             found: hex::encode(&cursor.log_id.0),
@@ -270,21 +310,31 @@ pub fn check_fit(log: &dyn Log, cursor: &Cursor) -> Result<(), StartError> {
 }
 
 /// Folds up to a position.
-fn catch_up(
+pub(super) fn catch_up(
     projector: &mut Projector,
-    log: &dyn Log,
+    log: &dyn LogReader,
     until: Lsn,
     commit_cursor: bool,
     report: &dyn Fn(Lsn, Lsn),
 ) -> Result<(), StartError> {
-    while projector.cursor().lsn < until {
-        let mut entries = log.read(projector.cursor().lsn.next(), BATCH_RECORDS, BATCH_BYTES)?;
-        entries.retain(|entry| entry.lsn <= until);
-        if entries.is_empty() {
-            break;
-        }
-        projector.apply(&entries, commit_cursor)?;
+    while projector.cursor().lsn < until && fold_some(projector, log, until, commit_cursor)? {
         report(projector.cursor().lsn, until);
     }
     Ok(())
+}
+
+/// Folds one batch of records up to a position, and says whether there was any.
+fn fold_some(
+    projector: &mut Projector,
+    log: &dyn LogReader,
+    until: Lsn,
+    commit_cursor: bool,
+) -> Result<bool, StartError> {
+    let mut entries = log.read(projector.cursor().lsn.next(), BATCH_RECORDS, BATCH_BYTES)?;
+    entries.retain(|entry| entry.lsn <= until);
+    if entries.is_empty() {
+        return Ok(false);
+    }
+    projector.apply(&entries, commit_cursor)?;
+    Ok(true)
 }

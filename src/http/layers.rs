@@ -21,8 +21,8 @@ use tracing::Instrument;
 use super::{App, reply::ApiError};
 use crate::telemetry;
 
-/// Requests that wait for news as long as their client wants.
-const LONG_POLLS: &[&str] = &["/sync", "/events", "/initialSync"];
+/// Requests that wait for news, or for a rebuild, as long as their client wants.
+const LONG_POLLS: &[&str] = &["/sync", "/events", "/initialSync", "/rebuild"];
 
 /// Adds the layers, and the answers to what has no route.
 pub(super) fn wrap(routes: Router<App>, app: &App) -> Router<App> {

@@ -39,7 +39,7 @@ use crate::{
     commands::Commands,
     config::Config,
     ephemeral::Ephemeral,
-    fold::Progress,
+    fold::{Progress, Rebuilds},
     log::LogReader,
     metrics::Metrics,
     sync::{Acknowledged, Syncs},
@@ -63,6 +63,8 @@ pub struct Parts {
     pub source: Arc<dyn Source>,
     /// How far the fold has come.
     pub progress: Arc<Progress>,
+    /// The way to fold models anew.
+    pub rebuilds: Rebuilds,
     /// The only way to write.
     pub commands: Commands,
     /// Typing and presence.

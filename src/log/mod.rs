@@ -21,6 +21,7 @@
 
 pub mod embedded;
 mod follow;
+mod frozen;
 pub mod memory;
 pub mod verify;
 
@@ -32,10 +33,11 @@ use std::{pin::Pin, sync::Arc};
 use bytes::Bytes;
 use futures::Stream;
 use projections::Entry;
-use schemas::{Chain, DecodeError, LogTime, Lsn, MAX_RECORD_BYTES, Record};
+use schemas::{Chain, DecodeError, Fact, LogTime, Lsn, MAX_RECORD_BYTES, Record, facts::Genesis};
 use tokio::sync::{oneshot, watch};
 
 pub use embedded::{EmbeddedLog, EmbeddedOptions};
+pub use frozen::FrozenLog;
 pub use memory::MemoryLog;
 
 /// Why a record was not appended.
@@ -50,6 +52,9 @@ pub enum AppendError {
     /// The log can't be written now; it may be later (full disk, lost broker).
     #[error("the log can't be written now: {0}")]
     Unavailable(String),
+    /// Nothing is ever appended here: this is what a log was at this position.
+    #[error("this server shows what was at Lsn {0}, and can only be read")]
+    ReadOnly(Lsn),
     /// The log is closed: the process stops.
     #[error("the log is closed")]
     Closed,
@@ -116,6 +121,19 @@ pub trait LogReader: Send + Sync + 'static {
     /// # Errors
     /// When the log can't be read.
     fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError>;
+}
+
+/// The first fact of a log; none for an empty one, or one that doesn't begin as it must.
+///
+/// # Errors
+/// When it can't be read.
+pub fn genesis(log: &(impl LogReader + ?Sized)) -> Result<Option<Genesis>, ReadError> {
+    let first = log.read(Lsn::FIRST, 1, 1)?;
+    let found = |entry: &Entry| match Record::decode(&entry.bytes).ok()?.facts.first()?.decode().ok()? {
+        Fact::Genesis(genesis) => Some(genesis),
+        _ => None,
+    };
+    Ok(first.first().and_then(found))
 }
 
 /// What a backend may note with a record, so that neither needs a scan, and an altered record shows by itself.

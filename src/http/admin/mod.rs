@@ -1,5 +1,7 @@
-//! What administrators of the server do, with the paths and shapes of Synapse's admin API, so that its tools work.
+//! What administrators of the server do, with the paths and shapes of Synapse's admin API, so that its tools work. What
+//! has no counterpart there lies under `/_everfold/admin/v1/`.
 
+mod projections;
 pub mod register;
 mod registration_tokens;
 mod users;
@@ -20,7 +22,11 @@ use super::{
 
 /// All of it.
 pub(super) fn routes() -> Router<App> {
-    Router::new().merge(register::routes()).merge(registration_tokens::routes()).merge(users::routes())
+    Router::new()
+        .merge(projections::routes())
+        .merge(register::routes())
+        .merge(registration_tokens::routes())
+        .merge(users::routes())
 }
 
 /// An administrator of the server, or whoever holds the shared secret, who could make one. Goes before everything else

@@ -1,1 +1,2 @@
+mod projections;
 mod users;
