@@ -1,12 +1,26 @@
-//! The command line. Exit codes: 0 it is done, 1 it failed, 2 it was asked wrongly.
+//! The command line. Exit codes: 0 it is done, 1 it failed or was refused, 2 it was asked wrongly, 3 the log is damaged.
 
 mod config;
+mod log;
+mod moment;
+mod output;
+mod projections;
+mod replay;
 mod serve;
+mod server;
 mod user;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+
+use crate::{
+    fold::{self, ReplayError},
+    log::{ReadError, embedded::OpenError},
+};
+
+/// The exit code where a log is not what was appended.
+const DAMAGED: u8 = 3;
 
 /// A Matrix homeserver whose only source of truth is an append-only log.
 #[derive(Debug, Parser)]
@@ -22,12 +36,22 @@ Examples:
   everfold serve --server-name example.org --data /var/lib/everfold --registration token
   EVERFOLD_RATE_LIMITS=off everfold serve           every setting is in the environment, too
   everfold user create alice --admin                make the first administrator of a server that runs
+  everfold log tail --follow                        who does what, as it happens
+  everfold log verify                               is the log what was appended, to the last bit?
   everfold config example > everfold.toml           all settings, each with its default and its reason";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server.
     Serve(serve::Args),
+    /// Read the log: where it ends, its records, and whether it is what was appended.
+    Log(log::Args),
+    /// Fold the log up to some moment into a new folder, for a server that shows what was then.
+    Replay(replay::Args),
+    /// List the read models, and fold them anew.
+    Projections(projections::Args),
+    /// Print a number for each read model that two folds of one log agree on.
+    Digest(projections::DigestArgs),
     /// Register accounts and change them.
     User(user::Args),
     /// Show and check settings.
@@ -60,16 +84,41 @@ impl Settings {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Log(args) => log::run(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Projections(args) => projections::run(&args),
+        Command::Digest(args) => projections::digest(&args),
         Command::User(args) => user::run(&args),
         Command::Config(args) => config::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever read has seen enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("everfold: {error:#}");
-            ExitCode::FAILURE
+            if damage(&error).is_some() { DAMAGED.into() } else { ExitCode::FAILURE }
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind = match (error.downcast_ref::<io::Error>(), error.downcast_ref::<serde_json::Error>()) {
+        (Some(error), _) => Some(error.kind()),
+        (_, Some(error)) => error.io_error_kind(),
+        _ => None,
+    };
+    kind == Some(io::ErrorKind::BrokenPipe)
+}
+
+/// The damage of the log that an error tells of, if it does.
+fn damage(error: &anyhow::Error) -> Option<&ReadError> {
+    let read = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+        (Some(read), _, _) | (_, Some(OpenError::Read(read)), _) => read,
+        (_, _, Some(ReplayError::Fold(fold::StartError::Log(read)))) => read,
+        _ => return None,
+    };
+    matches!(read, ReadError::Damaged { .. } | ReadError::Record { .. }).then_some(read)
 }
 
 #[cfg(test)]

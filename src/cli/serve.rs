@@ -5,7 +5,7 @@ use std::{io::Write, net::SocketAddr};
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Settings;
+use super::{Settings, output::time};
 use crate::{
     config::{Config, RegistrationMode},
     server::{Server, World},
@@ -65,7 +65,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    greet(&server.app().config, server.addresses())?;
+    let greeted = match server.is_replay() {
+        true => greet_replay(&server),
+        false => greet(&server.app().config, server.addresses()),
+    };
+    if let Err(error) = greeted {
+        tracing::info!(%error, "nobody reads where the server is");
+    }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -73,6 +79,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("stopping");
     server.stop().await;
     Ok(())
+}
+
+/// Says where the server is, and what it shows.
+fn greet_replay(server: &Server) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for address in server.addresses() {
+        writeln!(out, "listening on http://{address}")?;
+    }
+    let cursor = server.app().progress.cursor();
+    writeln!(out, "  it shows what was at Lsn {}, {}", cursor.lsn, time(cursor.log_time.ms))?;
+    writeln!(out, "  nothing can be changed here; access tokens of then are good")?;
+    out.flush()
 }
 
 /// Says where the server is; for people, what to do next.

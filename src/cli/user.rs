@@ -1,19 +1,20 @@
 //! `everfold user create`, `list`, `set-password`, `set-admin`: through the running server, with the shared secret that
 //! its data folder or settings hold.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 
 use anyhow::{Context, bail};
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::{Method, RequestBuilder};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sha1::Sha1;
 
-use super::Settings;
-use crate::{
-    clock::{Random, SystemRandom},
-    config::Config,
+use super::{
+    Settings,
+    output::{Format, Output, time},
+    server::Server,
 };
+use crate::clock::{Random, SystemRandom};
 
 /// What to do with accounts.
 #[derive(Debug, clap::Args)]
@@ -25,11 +26,14 @@ Examples:
   everfold user set-password alice --password-stdin < secret
   everfold user set-admin alice false
 
-They need the server to run, and its shared secret: use the same --data or --config as for `everfold serve`.")]
+They ask the running server, with its shared secret: use the same --data or --config as for `everfold serve`. Where no
+server runs on the data folder, one does for as long as the command.")]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
-    /// Where the server is, if not where its settings say.
+    #[command(flatten)]
+    format: Format,
+    /// Where the server is, if not where its data folder says.
     #[arg(long, value_name = "URL", global = true)]
     url: Option<String>,
     #[command(subcommand)]
@@ -48,7 +52,7 @@ enum Command {
         #[command(flatten)]
         password: Password,
     },
-    /// Print all accounts, as an object of JSON a line.
+    /// Print all accounts.
     List {
         /// Those that were deactivated, too.
         #[arg(long)]
@@ -79,6 +83,7 @@ struct Password {
 }
 
 impl Password {
+    /// The password, and whether it was made up.
     fn get(&self) -> anyhow::Result<(String, bool)> {
         if !self.password_stdin {
             let random: &dyn Random = &SystemRandom;
@@ -95,110 +100,89 @@ impl Password {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    let config = args.settings.load(Vec::new())?;
-    let server = Server::find(&config, args.url.as_deref())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(server.run(&args.command, &config))
+    let mut out = args.format.output();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let server = Server::find(&args.settings, args.url.as_deref()).await?;
+        let done = carry_out(&server, &args.command, &mut out).await;
+        server.stop().await;
+        done
+    })?;
+    Ok(out.flush()?)
 }
 
-/// The running server.
-struct Server {
-    http: reqwest::Client,
-    url: String,
-    secret: String,
+async fn carry_out(server: &Server, command: &Command, out: &mut Output) -> anyhow::Result<()> {
+    let id = |name: &str| if name.starts_with('@') { name.to_owned() } else { format!("@{name}:{}", server.name()) };
+    match command {
+        Command::Create { name, admin, password } => {
+            let (password, made_up) = password.get()?;
+            let user = create(server, name, &password, *admin).await?;
+            print_password(out, &user, made_up.then_some(&password))
+        }
+        Command::List { deactivated } => list(server, *deactivated, out).await,
+        Command::SetPassword { name, password } => {
+            let (password, made_up) = password.get()?;
+            let request = server.request(Method::POST, &format!("/_synapse/admin/v1/reset_password/{}", id(name)));
+            server.ask(request.json(&json!({ "new_password": password }))).await?;
+            print_password(out, &id(name), made_up.then_some(&password))
+        }
+        Command::SetAdmin { name, admin } => {
+            let request = server.request(Method::PUT, &format!("/_synapse/admin/v1/users/{}/admin", id(name)));
+            server.ask(request.json(&json!({ "admin": admin }))).await?;
+            let word = if *admin { "an administrator" } else { "no administrator" };
+            Ok(out.print(&json!({ "user_id": id(name), "admin": admin }), |_| format!("{} is {word}", id(name)))?)
+        }
+    }
 }
 
-impl Server {
-    fn find(config: &Config, url: Option<&str>) -> anyhow::Result<Self> {
-        let told = || std::fs::read_to_string(config.address_file()).ok().map(|url| url.trim().to_owned());
-        let url = url.map(ToOwned::to_owned).or_else(told);
-        let url = url.with_context(|| {
-            format!("no server has run in {} yet: start it, or name its --url", config.data.display())
-        })?;
-        let secret = match &config.registration.shared_secret {
-            Some(secret) => secret.clone(),
-            None => {
-                let file = config.shared_secret_file();
-                std::fs::read_to_string(&file).with_context(|| format!("the shared secret in {}", file.display()))?
-            }
-        };
-        Ok(Self { http: reqwest::Client::new(), url, secret: secret.trim().to_owned() })
-    }
+/// Tells the password if it was made up: else whoever asked knows it.
+fn print_password(out: &mut Output, user: &str, made_up: Option<&String>) -> anyhow::Result<()> {
+    let result = match made_up {
+        Some(password) => json!({ "user_id": user, "password": password }),
+        None => json!({ "user_id": user }),
+    };
+    let text = |_: &Value| made_up.map_or_else(|| user.to_owned(), |password| format!("{user}\npassword: {password}"));
+    Ok(out.print(&result, text)?)
+}
 
-    async fn run(&self, command: &Command, config: &Config) -> anyhow::Result<()> {
-        let id = |name: &str| {
-            if name.starts_with('@') { name.to_owned() } else { format!("@{name}:{}", config.server_name) }
-        };
-        let mut out = std::io::stdout();
-        match command {
-            Command::Create { name, admin, password } => {
-                let (password, made_up) = password.get()?;
-                let user = self.create(name, &password, *admin).await?;
-                writeln!(out, "{user}")?;
-                if made_up {
-                    writeln!(out, "password: {password}")?;
-                }
-            }
-            Command::List { deactivated } => self.list(*deactivated, &mut out).await?,
-            Command::SetPassword { name, password } => {
-                let (password, made_up) = password.get()?;
-                let request = self.request(Method::POST, &format!("v1/reset_password/{}", id(name)));
-                self.ask(request.json(&json!({ "new_password": password }))).await?;
-                if made_up {
-                    writeln!(out, "password: {password}")?;
-                }
-            }
-            Command::SetAdmin { name, admin } => {
-                let request = self.request(Method::PUT, &format!("v1/users/{}/admin", id(name)));
-                self.ask(request.json(&json!({ "admin": admin }))).await?;
-            }
+async fn create(server: &Server, name: &str, password: &str, admin: bool) -> anyhow::Result<String> {
+    let path = "/_synapse/admin/v1/register";
+    let nonce = server.ask(server.request(Method::GET, path)).await?;
+    let nonce = nonce["nonce"].as_str().context("the server gave no nonce")?;
+    let mut mac = Hmac::<Sha1>::new_from_slice(server.secret.as_bytes())?;
+    mac.update([nonce, name, password, if admin { "admin" } else { "notadmin" }].join("\0").as_bytes());
+    let mac = hex::encode(mac.finalize().into_bytes());
+    let body = json!({
+        "nonce": nonce, "username": name, "password": password, "admin": admin, "mac": mac, "inhibit_login": true,
+    });
+    let made = server.ask(server.request(Method::POST, path).json(&body)).await?;
+    Ok(made["user_id"].as_str().unwrap_or_default().to_owned())
+}
+
+async fn list(server: &Server, deactivated: bool, out: &mut Output) -> anyhow::Result<()> {
+    let mut from: Option<String> = None;
+    loop {
+        let mut query = vec![("limit", "1000".to_owned()), ("deactivated", deactivated.to_string())];
+        query.extend(from.map(|from| ("from", from)));
+        let path = format!("/_synapse/admin/v2/users?{}", form(&query));
+        let page = server.ask(server.request(Method::GET, &path)).await?;
+        for user in page["users"].as_array().into_iter().flatten() {
+            out.print(user, account)?;
         }
-        Ok(())
-    }
-
-    async fn create(&self, name: &str, password: &str, admin: bool) -> anyhow::Result<String> {
-        let nonce = self.ask(self.request(Method::GET, "v1/register")).await?;
-        let nonce = nonce["nonce"].as_str().context("the server gave no nonce")?;
-        let mut mac = Hmac::<Sha1>::new_from_slice(self.secret.as_bytes())?;
-        mac.update([nonce, name, password, if admin { "admin" } else { "notadmin" }].join("\0").as_bytes());
-        let mac = hex::encode(mac.finalize().into_bytes());
-        let body = json!({
-            "nonce": nonce, "username": name, "password": password, "admin": admin, "mac": mac, "inhibit_login": true,
-        });
-        let made = self.ask(self.request(Method::POST, "v1/register").json(&body)).await?;
-        Ok(made["user_id"].as_str().unwrap_or_default().to_owned())
-    }
-
-    async fn list(&self, deactivated: bool, out: &mut impl Write) -> anyhow::Result<()> {
-        let mut from: Option<String> = None;
-        loop {
-            let mut query = vec![("limit", "1000".to_owned()), ("deactivated", deactivated.to_string())];
-            query.extend(from.map(|from| ("from", from)));
-            let query = form(&query);
-            let page = self.ask(self.request(Method::GET, &format!("v2/users?{query}"))).await?;
-            for user in page["users"].as_array().into_iter().flatten() {
-                writeln!(out, "{user}")?;
-            }
-            match page["next_token"].as_str() {
-                Some(next) => from = Some(next.to_owned()),
-                None => return Ok(()),
-            }
+        match page["next_token"].as_str() {
+            Some(next) => from = Some(next.to_owned()),
+            None => return Ok(()),
         }
     }
+}
 
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}/_synapse/admin/{path}", self.url)).bearer_auth(&self.secret)
-    }
-
-    async fn ask(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let reply = request.send().await.with_context(|| format!("no server answers at {}", self.url))?;
-        let (status, json) = (reply.status(), reply.json::<Value>().await.unwrap_or_default());
-        if !status.is_success() {
-            let why = json["error"].as_str().unwrap_or("it did not say why");
-            bail!("the server refused ({status}): {why}");
-        }
-        Ok(json)
-    }
+/// An account for people.
+fn account(user: &Value) -> String {
+    let words = ["admin", "deactivated", "locked", "suspended"].into_iter().filter(|word| user[*word] == true);
+    let guest = (user["is_guest"] == true).then_some("guest");
+    let words: Vec<_> = words.chain(guest).collect();
+    let created = time(user["creation_ts"].as_u64().unwrap_or_default());
+    format!("{:<40}  {created}  {}", user["name"].as_str().unwrap_or_default(), words.join(" ")).trim_end().to_owned()
 }
 
 /// A query; the values are user ids, words and numbers.

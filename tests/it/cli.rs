@@ -1,55 +1,68 @@
 //! The program itself, as a process.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Lines, Read, Write},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::common::Client;
 
-fn everfold(data: &Path, arguments: &[&str]) -> Command {
+pub fn everfold(data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_everfold"));
     command.args(arguments).arg("--data").arg(data).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.env_remove("EVERFOLD_CONFIG");
     command
 }
 
-fn run(command: &mut Command, input: &str) -> Output {
+pub fn run(command: &mut Command, input: &str) -> Output {
     let mut child = command.spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
 
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// The objects that a command printed, which must have done what it was asked.
+#[track_caller]
+pub fn printed(output: &Output) -> Vec<Value> {
+    assert_eq!(output.status.code(), Some(0), "{}", text(output));
+    let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
+    lines.map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+}
+
 /// A server in a process of its own.
-struct Served {
+pub struct Served {
     child: Child,
-    url: String,
+    pub url: String,
+    /// What it says first, after where it is.
+    pub greeting: String,
+    /// Open as long as it runs, for it may say more.
+    _stdout: Lines<BufReader<ChildStdout>>,
 }
 
 impl Served {
-    fn start(data: &Path) -> Self {
-        Self::of(&mut everfold(data, &["serve", "--listen", "127.0.0.1:0"]))
+    pub fn start(data: &Path) -> Self {
+        let served = Self::of(&mut everfold(data, &["serve", "--listen", "127.0.0.1:0"]));
+        assert!(served.greeting.contains("everfold user create NAME --admin"), "no way to the first admin");
+        served
     }
 
-    fn of(command: &mut Command) -> Self {
+    pub fn of(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut lines = stdout.by_ref().map(Result::unwrap);
         let url = lines.next().and_then(|line| line.strip_prefix("listening on ").map(ToOwned::to_owned));
-        assert!(
-            lines.take(2).any(|line| line.contains("everfold user create NAME --admin")),
-            "no way to the first admin"
-        );
-        Self { child, url: url.expect("a line that says where it listens") }
+        let url = url.expect("a line that says where it listens");
+        Self { child, url, greeting: lines.take(2).collect(), _stdout: stdout }
     }
 
-    fn signal(mut self, name: &str) -> Option<i32> {
+    pub fn signal(mut self, name: &str) -> Option<i32> {
         let killed = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
         self.child.wait().unwrap().code()
@@ -65,14 +78,14 @@ async fn the_first_administrator_is_made_and_changed_from_the_command_line() {
 
     let served = Served::start(data.path());
     let client = Client::new(served.url.clone());
-    let made = text(&run(&mut everfold(data.path(), &["user", "create", "Root", "--admin"]), ""));
-    let password = made.lines().find_map(|line| line.strip_prefix("password: ")).expect("a password");
-    assert!(made.starts_with("@root:localhost\n"), "{made}");
+    let made = printed(&run(&mut everfold(data.path(), &["user", "create", "Root", "--admin"]), "")).remove(0);
+    assert_eq!(made["user_id"], "@root:localhost");
+    let password = made["password"].as_str().expect("a password");
     let root = client.logged_in(&client.log_in("root", password, serde_json::json!({})).await.ok());
     root.get("/_synapse/admin/v2/users").await.ok();
 
     let created = run(&mut everfold(data.path(), &["user", "create", "anna", "--password-stdin"]), "her password\n");
-    assert_eq!((created.status.code(), text(&created).as_str()), (Some(0), "@anna:localhost\n"));
+    assert_eq!(printed(&created), [serde_json::json!({ "user_id": "@anna:localhost" })]);
     let again = run(&mut everfold(data.path(), &["user", "create", "anna"]), "");
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again).contains("this user name is taken"), "{}", text(&again));
@@ -81,15 +94,24 @@ async fn the_first_administrator_is_made_and_changed_from_the_command_line() {
     let set = ["user", "set-password", "@anna:localhost", "--password-stdin"];
     assert!(run(&mut everfold(data.path(), &set), "her new password\n").status.success());
     client.log_in("anna", "her new password", serde_json::json!({})).await.ok();
-    let listed = text(&run(&mut everfold(data.path(), &["user", "list"]), ""));
-    let names: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(
-        names.iter().map(|user| user["name"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["@anna:localhost", "@root:localhost"]
-    );
+    let users = || printed(&run(&mut everfold(data.path(), &["user", "list"]), ""));
+    let names = |users: &[Value]| users.iter().map(|user| user["name"].clone()).collect::<Vec<_>>();
+    assert_eq!(names(&users()), ["@anna:localhost", "@root:localhost"]);
     assert_eq!(served.signal("TERM"), Some(0));
-    let unreachable = run(&mut everfold(data.path(), &["user", "list"]), "");
-    assert!(text(&unreachable).contains("no server answers at"), "{}", text(&unreachable));
+
+    // Where no server runs, one does for as long as the command, under the name that the log has.
+    let mut create = everfold(data.path(), &["user", "create", "bert", "--password-stdin"]);
+    create.env("EVERFOLD_SERVER_NAME", "other.example");
+    assert_eq!(printed(&run(&mut create, "his password\n")), [serde_json::json!({ "user_id": "@bert:localhost" })]);
+    assert_eq!(names(&users()), ["@anna:localhost", "@bert:localhost", "@root:localhost"]);
+    let served = Served::start(data.path());
+    Client::new(served.url.clone()).log_in("bert", "his password", serde_json::json!({})).await.ok();
+    let elsewhere = ["user", "list", "--url", "http://127.0.0.1:1"];
+    let unreachable = text(&run(&mut everfold(data.path(), &elsewhere), ""));
+    assert!(unreachable.contains("no server answers at"), "{unreachable}");
+    let over_there = run(&mut everfold(data.path(), &["user", "list", "--url", &served.url]), "");
+    assert_eq!(printed(&over_there).len(), 3);
+    served.signal("TERM");
 }
 
 #[tokio::test]
@@ -123,8 +145,7 @@ async fn log_lines_show_what_a_request_wrote() {
     assert_eq!(served.signal("TERM"), Some(0));
     let mut lines = String::new();
     stderr.read_to_string(&mut lines).unwrap();
-    let lines: Vec<serde_json::Value> =
-        lines.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
     let line = lines.iter().find(|line| line["span"]["route"] == "/_matrix/client/v3/register").expect("a line");
     assert_eq!((&line["status"], &line["span"]["method"]), (&200.into(), &"POST".into()));
     assert_eq!(line["span"]["lsn"], 2);

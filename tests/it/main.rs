@@ -14,3 +14,4 @@ mod fuzz;
 mod http;
 mod standing;
 mod start;
+mod tools;

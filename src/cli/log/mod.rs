@@ -1,0 +1,280 @@
+//! `everfold log stat`, `tail`, `dump`, `verify`: the log as it is, also beside a running server.
+
+mod trail;
+mod verify;
+
+use std::{collections::VecDeque, io::IsTerminal};
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+use projections::{
+    View,
+    models::{admission, audit},
+};
+use schemas::{Chain, Lsn, Origin};
+use serde::Serialize;
+
+use self::trail::{Shown, Trail};
+use super::{
+    Settings,
+    moment::Moment,
+    output::{Format, Output, bar, time},
+};
+use crate::{
+    config::Config,
+    fold::Replayed,
+    log::{EmbeddedLog, LogReader, ReadError, embedded::EmbeddedReader, genesis},
+};
+
+/// What to do with the log.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  everfold log stat
+  everfold log tail --follow --room '!room:example.org'
+  everfold log tail --from 2026-07-01T12:00:00Z --user alice
+  everfold log dump --from 1000 | jq 'select(.void) | .lsn'
+  everfold log verify && cp -a data/log backup
+
+A moment is an Lsn, a time, or milliseconds since 1970 with `ms` after them (without, if the log has fewer records). They
+read beside a running server, and change nothing.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say whose log it is, where it ends, and how far the read models are.
+    Stat,
+    /// Print the last records, or those from some moment on.
+    Tail {
+        /// Go on with what is appended.
+        #[arg(long, short)]
+        follow: bool,
+        /// Begin here.
+        #[arg(long, value_name = "LSN|TIME")]
+        from: Option<Moment>,
+        /// So many of the last records, unless it is said where to begin.
+        #[arg(long, short = 'n', value_name = "RECORDS", default_value_t = 10)]
+        lines: usize,
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Print every record as JSON: its header, its facts with their names and fields, and why it is void, if it is.
+    Dump {
+        /// Begin here.
+        #[arg(long, value_name = "LSN|TIME")]
+        from: Option<Moment>,
+        /// End here, including this record.
+        #[arg(long, value_name = "LSN|TIME")]
+        until: Option<Moment>,
+        #[command(flatten)]
+        filter: Filter,
+    },
+    /// Check every record: hash chain, facts, hashes and signatures of events; exit with 3 at the first damage.
+    Verify,
+}
+
+/// Which records.
+#[derive(Debug, clap::Args)]
+struct Filter {
+    /// Only those that say something about this room.
+    #[arg(long, value_name = "ROOM_ID")]
+    room: Option<String>,
+    /// Only those that this user caused: a user id, or the localpart of one of this server.
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+}
+
+impl Filter {
+    fn takes(&self, record: &Shown, server: &str) -> bool {
+        let by = |wanted: &String| match audit::user(&record.header.origin) {
+            Some(user) if wanted.starts_with('@') => user == wanted,
+            Some(user) => user.strip_prefix('@').and_then(|user| user.split_once(':')) == Some((wanted, server)),
+            None => false,
+        };
+        let about = |wanted: &String| record.facts.iter().any(|fact| audit::room(fact) == Some(wanted));
+        self.user.as_ref().is_none_or(by) && self.room.as_ref().is_none_or(about)
+    }
+
+    const fn takes_all(&self) -> bool {
+        self.room.is_none() && self.user.is_none()
+    }
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<()> {
+    let config = args.settings.load(Vec::new())?;
+    let mut out = match args.command {
+        Command::Dump { .. } => Output::new(true),
+        _ => args.format.output(),
+    };
+    match &args.command {
+        Command::Stat => stat(&config, &mut out)?,
+        Command::Tail { follow, from, lines, filter } => {
+            let trail = trail(&config)?;
+            let next = tail(&trail, *from, *lines, filter, &mut out)?;
+            if *follow {
+                follow_on(&trail, next, filter, &mut out)?;
+            }
+        }
+        Command::Dump { from, until, filter } => dump(&trail(&config)?, *from, *until, filter, &mut out)?,
+        Command::Verify => verify::run(&config, &mut out)?,
+    }
+    Ok(out.flush()?)
+}
+
+/// The log of a data folder, for reading beside a server.
+pub(super) fn open(config: &Config) -> anyhow::Result<EmbeddedReader> {
+    if let Some(replayed) = Replayed::find(&config.data)? {
+        let (folder, lsn) = (config.data.display(), replayed.lsn);
+        anyhow::bail!("{folder} is a replay up to Lsn {lsn}: it has read models, but no log");
+    }
+    Ok(EmbeddedLog::open_read_only(&config.log_folder())?)
+}
+
+fn trail(config: &Config) -> anyhow::Result<Trail> {
+    Ok(Trail { log: open(config)?, read_models: config.read_models_folder() })
+}
+
+fn server(log: &EmbeddedReader) -> Result<String, ReadError> {
+    Ok(genesis(log)?.map(|genesis| genesis.server_name).unwrap_or_default())
+}
+
+#[derive(Serialize)]
+struct Stat {
+    server_name: String,
+    log_id: String,
+    format: u8,
+    tail: Lsn,
+    /// Log time of the first and the last record, milliseconds since the Unix epoch.
+    begun: u64,
+    log_time: u64,
+    chain: Chain,
+    /// On the disk.
+    bytes: u64,
+    /// Up to where the read models are folded, and how many records till then are void.
+    folded: Option<Lsn>,
+    void: Option<usize>,
+}
+
+fn stat(config: &Config, out: &mut Output) -> anyhow::Result<()> {
+    // The read models come first, so that they can't be ahead.
+    let view = View::beside(&config.read_models_folder())?;
+    let log = open(config)?;
+    let genesis = genesis(&log)?.context("the log is empty")?;
+    let first = log.note(Lsn::FIRST)?.unwrap_or_default();
+    let last = log.note(log.tail())?.unwrap_or_default();
+    let mut bytes = 0;
+    for file in std::fs::read_dir(config.log_folder())? {
+        // The server may have removed it by now.
+        bytes += file?.metadata().map_or(0, |file| file.len());
+    }
+    let voids = view.as_ref().map(|view| admission::voids(view, Lsn::FIRST).count());
+    let stat = Stat {
+        server_name: genesis.server_name,
+        log_id: hex::encode(genesis.log_id.0),
+        format: genesis.format,
+        tail: log.tail(),
+        begun: first.time.ms,
+        log_time: last.time.ms,
+        chain: last.chain,
+        bytes,
+        folded: view.map(|view| view.lsn()),
+        void: voids,
+    };
+    out.print(&stat, |stat| {
+        let Stat { server_name, log_id, tail, chain, bytes, .. } = stat;
+        let (begun, end, mib) = (time(stat.begun), time(stat.log_time), bytes.div_ceil(1 << 20));
+        let folded = stat.folded.map_or_else(|| "not at all".to_owned(), |lsn| format!("up to {lsn}"));
+        let void = stat.void.unwrap_or_default();
+        format!(
+            "log {log_id} of {server_name}, {mib} MiB\nbegun  {begun}\ntail   {tail} at {end}\nchain  {chain}\n\
+             folded {folded}, {void} records void"
+        )
+    })?;
+    Ok(())
+}
+
+/// Prints what is there, and says from where on to follow.
+fn tail(trail: &Trail, from: Option<Moment>, lines: usize, filter: &Filter, out: &mut Output) -> anyhow::Result<Lsn> {
+    let (end, server) = (trail.log.tail(), server(&trail.log)?);
+    let start = match from {
+        Some(moment) => moment.from(&trail.log)?,
+        None if filter.takes_all() => Lsn((end.0 + 1).saturating_sub(lines as u64)).max(Lsn::FIRST),
+        None => Lsn::FIRST,
+    };
+    let mut last = VecDeque::new();
+    trail.walk(start, Some(end), |record| {
+        if !filter.takes(&record, &server) {
+            return Ok(());
+        }
+        if from.is_some() {
+            return Ok(out.print(&record, line)?);
+        }
+        last.push_back(record);
+        if last.len() > lines {
+            last.pop_front();
+        }
+        Ok(())
+    })?;
+    last.iter().try_for_each(|record| out.print(record, line))?;
+    out.flush()?;
+    Ok(start.max(end.next()))
+}
+
+fn follow_on(trail: &Trail, from: Lsn, filter: &Filter, out: &mut Output) -> anyhow::Result<()> {
+    let server = server(&trail.log)?;
+    trail.walk(from, None, |record| {
+        if filter.takes(&record, &server) {
+            out.print(&record, line)?;
+            out.flush()?;
+        }
+        Ok(())
+    })
+}
+
+/// A record for people.
+fn line(record: &Shown) -> String {
+    let who = match &record.header.origin {
+        Origin::User { user, device } => match device {
+            Some(device) => format!("{user} {device}"),
+            None => user.clone(),
+        },
+        Origin::Remote { server } => server.clone(),
+        Origin::AppService { id } => format!("application service {id}"),
+        Origin::Admin { user } => format!("{user} as administrator"),
+        Origin::Server => "the server".to_owned(),
+    };
+    let mut facts: Vec<_> = record.facts.iter().map(schemas::Fact::name).collect();
+    facts.dedup();
+    let void = record.void.map(|void| format!("  void: {}", void.reason())).unwrap_or_default();
+    format!("{:>8}  {}  {who}  {}{void}", record.lsn.0, time(record.log_time), facts.join(" "))
+}
+
+fn dump(
+    trail: &Trail,
+    from: Option<Moment>,
+    until: Option<Moment>,
+    filter: &Filter,
+    out: &mut Output,
+) -> anyhow::Result<()> {
+    let from = from.map_or(Ok(Lsn::FIRST), |moment| moment.from(&trail.log))?;
+    let until = until.map_or(Ok(trail.log.tail()), |moment| moment.until(&trail.log))?;
+    let server = server(&trail.log)?;
+    // Beside the records themselves it would only be in the way.
+    let bar = if std::io::stdout().is_terminal() { ProgressBar::hidden() } else { bar("records", until.0) };
+    trail.walk(from, Some(until), |record| {
+        bar.set_position(record.lsn.0);
+        if filter.takes(&record, &server) {
+            out.print(&record, line)?;
+        }
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    Ok(())
+}

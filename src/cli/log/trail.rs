@@ -1,0 +1,110 @@
+//! Records in order, each with what the log and admission say of it.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use projections::{Judge, View, models::admission};
+use schemas::{Chain, Fact, Header, Lsn, Record, admission::Void};
+use serde::Serialize;
+
+use crate::log::{LogReader, ReadError, embedded::EmbeddedReader};
+
+/// Records are read in batches of this size.
+const BATCH_RECORDS: usize = 1_024;
+const BATCH_BYTES: usize = 4 << 20;
+/// Another process can't wake this one.
+const POLL: Duration = Duration::from_millis(200);
+/// What was learned of so many records since the end was reached is forgotten for a new view of the read models.
+const RENEW: u64 = 100_000;
+
+/// A record as dumps show it.
+#[derive(Debug, Serialize)]
+pub(super) struct Shown {
+    pub lsn: Lsn,
+    /// Milliseconds since the Unix epoch.
+    pub log_time: u64,
+    /// The hash chain's value after it.
+    pub chain: Chain,
+    /// Why it has no effect; none if it counts.
+    pub void: Option<Void>,
+    pub header: Header,
+    pub facts: Vec<Fact>,
+}
+
+/// A log that is read beside its server. Which records are void, the read models say as far as they are; from there on,
+/// or where there are none, each record is judged anew.
+pub(super) struct Trail {
+    pub log: EmbeddedReader,
+    pub read_models: PathBuf,
+}
+
+impl Trail {
+    /// Hands over the records from a position on, up to another (both inclusive), or for ever.
+    pub fn walk(
+        &self,
+        from: Lsn,
+        until: Option<Lsn>,
+        mut each: impl FnMut(Shown) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut next = from;
+        while !self.stretch(&mut next, until, &mut each)? {}
+        Ok(())
+    }
+
+    /// Walks on with one view of the read models, and says whether that was all.
+    fn stretch(
+        &self,
+        next: &mut Lsn,
+        until: Option<Lsn>,
+        each: &mut dyn FnMut(Shown) -> anyhow::Result<()>,
+    ) -> anyhow::Result<bool> {
+        let view = self.view()?;
+        let mut judge = Judge::new(&view);
+        let mut at = view.lsn().next().min(*next);
+        let mut learned = None;
+        loop {
+            let tail = if until.is_none() { self.log.refresh()? } else { self.log.tail() };
+            let end = until.unwrap_or(tail).min(tail);
+            while at <= end {
+                for entry in self.log.read(at, BATCH_RECORDS, BATCH_BYTES)?.iter().take_while(|entry| entry.lsn <= end)
+                {
+                    let is_folded = entry.lsn <= view.lsn();
+                    let void = if is_folded { admission::void(&view, entry.lsn)? } else { judge.next(entry)? };
+                    if entry.lsn >= *next {
+                        each(self.show(entry.lsn, &entry.bytes, void)?)?;
+                    }
+                    at = entry.lsn.next();
+                }
+            }
+            *next = at.max(*next);
+            let records = judge.cursor().records;
+            if until.is_some() || records - *learned.get_or_insert(records) > RENEW {
+                return Ok(until.is_some());
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn show(&self, lsn: Lsn, bytes: &[u8], void: Option<Void>) -> anyhow::Result<Shown> {
+        let refuse = |source| ReadError::Record { lsn, source };
+        let note = self.log.note(lsn)?.context("the log takes no notes")?;
+        let Record { header, facts } = Record::decode(bytes).map_err(refuse)?;
+        let facts = facts.iter().map(|fact| fact.decode().map_err(refuse)).collect::<Result<_, _>>()?;
+        Ok(Shown { lsn, log_time: note.time.ms, chain: note.chain, void, header, facts })
+    }
+
+    /// The read models, if they are a fold of this log.
+    fn view(&self) -> anyhow::Result<View> {
+        // Damaged ones are no reason not to read the log.
+        let beside = View::beside(&self.read_models).ok().flatten();
+        self.log.refresh()?;
+        let fits = |view: &View| -> Result<bool, ReadError> {
+            let there = self.log.note(view.lsn())?;
+            Ok(there.is_some_and(|note| note.chain == view.cursor().chain))
+        };
+        match beside {
+            Some(view) if fits(&view)? => Ok(view),
+            _ => Ok(View::empty()),
+        }
+    }
+}
