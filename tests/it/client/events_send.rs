@@ -93,7 +93,7 @@ async fn contended_state_has_one_last_word() {
     open["state_default"] = 0.into();
     alice.set(&room, "m.room.power_levels", "", open).await;
     let set = |n: usize| {
-        let (who, room) = (if n % 2 == 0 { alice.clone() } else { bob.clone() }, room.clone());
+        let (who, room) = (if n.is_multiple_of(2) { alice.clone() } else { bob.clone() }, room.clone());
         async move { who.set(&room, "org.example", "k", json!({ "n": n })).await }
     };
     let ids = join_all((0..16).map(set)).await;

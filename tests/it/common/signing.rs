@@ -22,7 +22,7 @@ impl SigningKey {
 
     /// A cross-signing key, which is named by its public part.
     pub fn of_user() -> Self {
-        Self::named(|public| public.to_owned())
+        Self::named(str::to_owned)
     }
 
     fn named(name: impl Fn(&str) -> String) -> Self {
