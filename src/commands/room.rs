@@ -12,15 +12,19 @@ use projections::{
 };
 use ruma::{
     CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, UInt, UserId,
-    events::{StateEventType, TimelineEventType},
-    room_version_rules::RoomVersionRules,
+    events::StateEventType, room_version_rules::RoomVersionRules,
 };
 use schemas::{
-    Draft, Key, Nid, Read, Tag,
-    facts::{EventPlaced, EventTransaction, Placement, StateBase, StateBefore, StateChange, Verdict},
+    Draft, Fact, Key, Nid, Read, Tag,
+    facts::{EventPlaced, EventTransaction, Placement, Verdict},
 };
 
-use super::{Error, Parts, Refusal, Sender, lane::Tip, unchanged};
+use super::{
+    Error, Parts, Refusal, Sender,
+    forks::{Before, Outcome},
+    lane::Tip,
+    unchanged,
+};
 use crate::rooms::{BuildError, Builder, Forbidden, Position, Prototype, auth, over, redaction, versions, visibility};
 
 /// At most so many forward extremities become the parents of one event; the rest follow with the next ones.
@@ -128,69 +132,84 @@ pub struct Composed {
     pub changes_state: bool,
 }
 
+/// What an event is built on.
+struct Parents {
+    ids: Vec<OwnedEventId>,
+    /// The greatest among them.
+    depth: u64,
+    before: Before,
+    in_flight: bool,
+}
+
+impl Parents {
+    /// The message in flight, or the room's newest forward extremities.
+    fn of(room: &Room<'_>, tip: &Tip) -> Result<Self, Error> {
+        if let Some((id, depth)) = &tip.before
+            && events::nid(room.view, id.as_str())?.is_none()
+        {
+            let (ids, before) = (vec![id.clone()], Before::in_flight(room, id));
+            return Ok(Self { ids, depth: *depth, before, in_flight: true });
+        }
+        let extremities = timeline::extremities(room.view, room.nid)?;
+        let depth = extremities.iter().map(|extremity| extremity.depth).max().unwrap_or_default();
+        let newest = extremities.iter().rev().take(MAX_PREV_EVENTS);
+        let ids: Vec<_> = newest.filter_map(|extremity| OwnedEventId::try_from(&*extremity.id).ok()).collect();
+        let before = Before::resolve(room, &ids)?;
+        Ok(Self { ids, depth, before, in_flight: false })
+    }
+}
+
 /// Builds the next event of a room on its tip, authorises and signs it, and drafts its record.
 ///
 /// # Errors
 /// When the rules forbid it, or it is too large.
 pub fn compose(parts: &Parts, room: &Room<'_>, tip: &Tip, sender: &Sender, event: NewEvent) -> Result<Composed, Error> {
-    let extremities = timeline::extremities(room.view, room.nid)?;
-    let (prev, depth) = match &tip.before {
-        Some((id, depth)) => (vec![id.clone()], *depth),
-        None => {
-            let newest = extremities.iter().rev().take(MAX_PREV_EVENTS);
-            let depth = extremities.iter().map(|extremity| extremity.depth).max().unwrap_or_default();
-            (newest.filter_map(|extremity| OwnedEventId::try_from(extremity.id.as_str()).ok()).collect(), depth)
-        }
-    };
+    let Parents { ids, depth, before, in_flight } = Parents::of(room, tip)?;
     let NewEvent { prototype, transaction, sender_reads } = event;
     let builder = Builder { rules: room.rules, key: &parts.key };
-    let place = Position { room_id: Some(&room.id), prev_events: &prev, depth: depth.saturating_add(1) };
+    let place = Position { room_id: Some(&room.id), prev_events: &ids, depth: depth.saturating_add(1) };
     let at = now(parts);
-    let is_state = prototype.state_key.is_some();
-    let cached = |event_type: &StateEventType, state_key: &str| {
-        tip.state.get(&room.current, event_type, state_key, || room.state(event_type, state_key))
+    let look = |event_type: &StateEventType, state_key: &str| {
+        let read = || before.state.pdu(room.view, event_type, state_key);
+        match before.state.as_stored() {
+            Some(state) => tip.state.get(state, event_type, state_key, read),
+            None => read(),
+        }
     };
-    let (built, seen, redacts) = over(cached, |state| -> Result<_, Error> {
+    let (built, seen, redacts) = over(look, |state| -> Result<_, Error> {
         let built = builder.build(prototype, &sender.user, at, place, state)?;
         auth::authorise(&built.pdu, room.rules, state)?;
         let redacts = redaction::effect(&built.pdu, state, room.rules)?;
         Ok((built, visibility::of(state), redacts))
     })??;
-    // With several forward extremities the new event merges them, which is a change of the set of states after them.
-    let changes_state = is_state || (tip.before.is_none() && extremities.len() > 1);
+    if before.state.as_stored() != Some(&room.current) {
+        // It need not be the current state, where the room has more forks than an event has parents.
+        room.with_state(|state| auth::allowed_by_state(&built.pdu, room.rules, state))??;
+    }
+    // A message in flight and what follows it change nothing else.
+    let outcome = if in_flight { Outcome::default() } else { Outcome::of(room, &built.pdu, &before.state)? };
     let id = built.pdu.id().to_owned();
     let mut draft = guards(room, sender_reads)?;
-    let change = StateChange {
-        event_type: built.pdu.kind().to_owned(),
-        state_key: built.pdu.state_key().unwrap_or_default().to_owned(),
-        event: Some(id.to_string()),
-    };
+    draft.writes = outcome.writes;
     let placed = EventPlaced {
         id: id.to_string(),
         class: Placement::Live,
         verdict: Verdict::Accepted,
-        state_before: Some(state_before(room, built.pdu.prev_events())?),
-        current: if is_state { vec![change] } else { Vec::new() },
+        state_before: Some(before.stated),
+        current: outcome.current,
         visibility: seen,
         servers: other_servers(room, parts)?,
         redacts,
     };
     let depth = built.pdu.depth();
-    if changes_state {
-        draft.writes.push(Key::new(Tag::RoomState, room.id.as_str()));
-    }
-    if *built.pdu.event_type() == TimelineEventType::RoomMember
-        && let Some(user) = built.pdu.state_key()
-    {
-        draft.writes.push(Key::pair(Tag::Membership, room.id.as_str(), user));
-    }
     draft.facts.push(built.learned.into());
+    draft.facts.extend(outcome.restated.into_iter().map(Fact::from));
     draft.facts.push(placed.into());
     if let Some(transaction) = transaction {
         let device = sender.device.to_string();
         draft.facts.push(EventTransaction { event: id.to_string(), device, transaction }.into());
     }
-    Ok(Composed { draft, id, depth, changes_state })
+    Ok(Composed { draft, id, depth, changes_state: outcome.changes_states })
 }
 
 /// What every decision about a room rests on, besides the sender's own guards.
@@ -215,31 +234,6 @@ pub fn not_blocked(room: &Room<'_>) -> Result<(), Error> {
         return Err(Refusal::forbidden("this room has been blocked by the server's administrators").into());
     }
     Ok(())
-}
-
-/// The state before a local event is the room's current state, which resolves the states after all its parents.
-fn state_before(room: &Room<'_>, prev: &[OwnedEventId]) -> Result<StateBefore, Error> {
-    let Some(first) = prev.first() else {
-        return Ok(StateBefore { base: StateBase::Empty, delta: Vec::new() });
-    };
-    let base = StateBase::After(first.to_string());
-    let Some(event) = events::nid(room.view, first.as_str())? else {
-        // A message in flight: it changes no state, so the state after it is the current one.
-        return Ok(StateBefore { base, delta: Vec::new() });
-    };
-    let after = state::after(room.view, event)?
-        .ok_or_else(|| Error::Internal(format!("the room's extremity {first} has no state")))?;
-    let mut delta = Vec::new();
-    for difference in state::diff(room.view, &after, &room.current) {
-        let difference = difference?;
-        let event = difference.after.map(|event| events::head(room.view, event)).transpose()?.flatten();
-        delta.push(StateChange {
-            event_type: difference.event_type,
-            state_key: difference.state_key,
-            event: event.map(|event| event.id),
-        });
-    }
-    Ok(StateBefore { base, delta })
 }
 
 fn other_servers(room: &Room<'_>, parts: &Parts) -> Result<Vec<String>, StoreError> {

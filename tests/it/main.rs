@@ -10,6 +10,7 @@ mod admin;
 mod cli;
 mod client;
 mod common;
+mod forks;
 mod fuzz;
 mod http;
 mod standing;

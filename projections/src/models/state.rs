@@ -49,6 +49,12 @@ pub struct State {
 }
 
 impl State {
+    /// The state of a room before its first event.
+    #[must_use]
+    pub fn empty(room: Nid) -> Self {
+        Self { room, tree: Tree::default() }
+    }
+
     /// How many state events it has.
     #[must_use]
     pub const fn len(&self) -> u32 {
@@ -136,7 +142,11 @@ fn surround(
     let trees = trees(effect.head.room);
     let base = base(at, effect.head.room, &before.base, batch)?;
     let delta = changes(at, effect.head.room, &before.delta, batch)?;
-    let before = trees.apply(batch, author, &base, &delta)?;
+    let current: Tree = row(batch, CURRENT, effect.head.room.to_bytes())?.unwrap_or_default();
+    // After a fork the way back to the current state is another one, to another tree with the same entries. They become
+    // one again, so that what follows is stored once.
+    let merges = base != current && leads_to(&trees, &base, &delta, &current, batch)?;
+    let before = if merges { current } else { trees.apply(batch, author, &base, &delta)? };
     let after = match own_change(effect) {
         Some(own) => Some(trees.apply(batch, author, &before, &own)?),
         None => None,
@@ -144,6 +154,13 @@ fn surround(
     let around = Around { room: effect.head.room, before, after };
     batch.put(AROUND, effect.event.to_bytes(), &around);
     Ok(around)
+}
+
+/// Whether these changes of one tree give the entries of another.
+fn leads_to(trees: &Trees, from: &Tree, delta: &Changes, to: &Tree, batch: &Batch<'_>) -> Result<bool, StoreError> {
+    let differences = trees.diff(batch, from, to).take(delta.len() + 1);
+    let differences: Changes = differences.map(|found| found.map(|d| (d.key, d.after))).collect::<Result<_, _>>()?;
+    Ok(differences == *delta)
 }
 
 /// What an event changes in the state after it, by itself.

@@ -139,7 +139,7 @@ fn settle_references(effect: &Effect<'_>, batch: &mut Batch<'_>) -> Result<bool,
 fn note_missing(head: &Head, position: Position, batch: &mut Batch<'_>) -> Result<bool, FoldError> {
     let mut missing = false;
     for id in &head.prev_events {
-        let placed = previous(head, id, batch)?.and_then(|previous| previous.placed);
+        let placed = previous(head.room, id, batch)?.and_then(|previous| previous.placed);
         if placed.is_some_and(|placed| placed.is_shown()) {
             continue;
         }
@@ -155,27 +155,18 @@ fn note_missing(head: &Head, position: Position, batch: &mut Batch<'_>) -> Resul
 }
 
 /// A previous event, if it is known and of the same room.
-fn previous(head: &Head, id: &str, batch: &Batch<'_>) -> Result<Option<Head>, StoreError> {
-    let previous = events::find(batch, id)?.map(|(_, previous)| previous);
-    Ok(previous.filter(|previous| previous.room == head.room))
+fn previous(room: Nid, id: &str, read: &dyn Read) -> Result<Option<Head>, StoreError> {
+    let previous = events::find(read, id)?.map(|(_, previous)| previous);
+    Ok(previous.filter(|previous| previous.room == room))
 }
 
-/// A live event takes the place of the extremities that it follows, also of those behind hidden events.
+/// A live event takes the place of the extremities that it follows.
 fn advance(effect: &Effect<'_>, referred: bool, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let room = effect.head.room;
-    let mut extremities = extremities(batch, room)?;
-    let mut hidden = vec![effect.head.clone()];
-    for _ in 0..HIDDEN_STEPS {
-        let Some(head) = hidden.pop() else { break };
-        for id in &head.prev_events {
-            let before = extremities.len();
-            extremities.retain(|extremity| extremity.id != *id);
-            if extremities.len() < before {
-                continue;
-            }
-            let previous = previous(&head, id, batch)?;
-            hidden.extend(previous.filter(|p| p.placed.is_some_and(|p| p.class == Class::Live && !p.is_shown())));
-        }
+    let Left { mut extremities, hidden } = left(batch, room, &effect.head.prev_events)?;
+    for id in hidden {
+        // Should it appear one day, it has been followed already.
+        batch.put(REFERRED, referred_key(room, &id), &());
     }
     if !referred {
         let Head { id, depth, .. } = &effect.head;
@@ -183,6 +174,52 @@ fn advance(effect: &Effect<'_>, referred: bool, batch: &mut Batch<'_>) -> Result
     }
     batch.put(EXTREMITIES, room.to_bytes(), &extremities);
     Ok(())
+}
+
+/// What a new event leaves.
+struct Left {
+    extremities: Vec<Extremity>,
+    /// The hidden events that it follows.
+    hidden: Vec<String>,
+}
+
+/// The extremities that an event with these previous events doesn't follow, not behind hidden events either.
+fn left(read: &dyn Read, room: Nid, prev_events: &[String]) -> Result<Left, StoreError> {
+    let mut left = Left { extremities: extremities(read, room)?, hidden: Vec::new() };
+    let mut todo = vec![prev_events.to_vec()];
+    for _ in 0..HIDDEN_STEPS {
+        let Some(prev_events) = todo.pop() else { break };
+        for id in prev_events {
+            let before = left.extremities.len();
+            left.extremities.retain(|extremity| extremity.id != id);
+            if left.extremities.len() < before {
+                continue;
+            }
+            let previous = previous(room, &id, read)?;
+            let is_hidden = |head: &Head| head.placed.is_some_and(|p| p.class == Class::Live && !p.is_shown());
+            if let Some(previous) = previous.filter(is_hidden) {
+                todo.push(previous.prev_events);
+                left.hidden.push(id);
+            }
+        }
+    }
+    Ok(left)
+}
+
+/// The forward extremities that are left once a live event with these previous events is accepted.
+///
+/// # Errors
+/// When the store fails.
+pub fn extremities_left(read: &dyn Read, room: Nid, prev_events: &[String]) -> Result<Vec<Extremity>, StoreError> {
+    Ok(left(read, room, prev_events)?.extremities)
+}
+
+/// Whether an event that is not in the order is followed by one that is: it can't become an extremity.
+///
+/// # Errors
+/// When the store fails.
+pub fn is_followed(read: &dyn Read, room: Nid, id: &str) -> Result<bool, StoreError> {
+    Ok(read.get(REFERRED, referred_key(room, id).as_ref())?.is_some())
 }
 
 /// The forward extremities of a room, oldest first: the next event is built on them.

@@ -52,7 +52,7 @@ pub struct EventRestated {
     pub class: Placement,
     /// The new verdict.
     pub verdict: Verdict,
-    /// The new state before the event.
+    /// The new state before the event; none where that stays as it is.
     pub state_before: Option<StateBefore>,
     /// How the room's resolved current state changes.
     pub current: Vec<StateChange>,

@@ -2,6 +2,7 @@
 
 mod client;
 pub mod endpoints;
+pub mod remote;
 pub mod replay;
 pub mod rooms;
 mod server;

@@ -103,6 +103,30 @@ fn current_state_is_what_was_resolved_not_what_came_last() {
 }
 
 #[test]
+fn what_a_fork_divides_a_merge_stores_once_again() {
+    let (mut world, mut room) = start();
+    let mut right = room.clone();
+    world.fold(topic(&mut room, "$left"));
+    world.fold(right.state("$right", ALICE, "m.room.name", "", json!({"name": "right"})));
+    let nid = world.room("!r:example.org");
+    let (view, both) = (world.view(), ["$create", "$creator", "$right", "$left"]);
+    assert_eq!(current_ids(&world), both);
+    assert_ne!(after(&view, world.event("$right")).unwrap().unwrap(), current(&view, nid).unwrap());
+
+    let mut merge = right.message("$merge", ALICE, "Hi");
+    merge.placed.state_before = Some(StateBefore {
+        base: StateBase::After("$right".into()),
+        delta: vec![change("m.room.topic", "", Some("$left"))],
+    });
+    world.fold(merge);
+    world.fold(topic(&mut right, "$next"));
+    let view = world.view();
+    assert_eq!(before_ids(&world, "$next"), both);
+    assert_eq!(after(&view, world.event("$next")).unwrap().unwrap(), current(&view, nid).unwrap());
+    world.check_replay();
+}
+
+#[test]
 fn a_rejected_state_event_changes_nothing_a_soft_failed_one_only_what_follows_it() {
     let (mut world, room) = start();
     world.fold(topic(&mut room.clone(), "$rejected").keep_current().verdict(Verdict::Rejected));

@@ -151,6 +151,31 @@ fn an_event_appears_when_it_is_restated_as_accepted() {
 }
 
 #[test]
+fn a_hidden_event_that_appears_late_is_followed_already() {
+    let (mut world, room) = start();
+    world.fold(after(&room, "$hidden", &["$creator"]).verdict(Verdict::SoftFailed));
+    world.fold(after(&room, "$between", &["$hidden"]).verdict(Verdict::SoftFailed));
+    let next = ["$between".to_owned()];
+    let (view, nid) = (world.view(), world.room(ID));
+    assert!(extremities_left(&view, nid, &next).unwrap().is_empty());
+    assert!(!is_followed(&view, nid, "$hidden").unwrap());
+    world.fold(after(&room, "$next", &["$between"]));
+    assert!(is_followed(&world.view(), nid, "$hidden").unwrap());
+    let restated = EventRestated {
+        id: "$hidden".into(),
+        class: Placement::Live,
+        verdict: Verdict::Accepted,
+        state_before: None,
+        current: Vec::new(),
+        visibility: Visibility::Shared,
+    };
+    world.fold([restated.into()]);
+    assert_eq!(order(&world), ["$create", "$creator", "$next", "$hidden"]);
+    assert_eq!(ends(&world), ["$next"]);
+    world.check_replay();
+}
+
+#[test]
 fn activity_is_by_record_over_all_rooms() {
     let (mut world, mut room) = start();
     let since = world.view().lsn();
