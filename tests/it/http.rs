@@ -6,6 +6,7 @@ use ::http::Method;
 use bytes::Bytes;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use serde_json::json;
 
 use crate::common::{Reply, TestServer};
 
@@ -107,4 +108,15 @@ async fn rate_limits_go_by_the_address_that_a_trusted_proxy_names() {
         assert_eq!(found, seen, "{proxies}");
         server.finish().await;
     }
+}
+
+#[tokio::test]
+async fn a_post_without_a_body_is_one_with_an_empty_object() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let room = alice.post("/createRoom", json!({ "preset": "public_chat" })).await.ok();
+    let bob = server.user("bob").await;
+    let path = format!("/join/{}", room["room_id"].as_str().unwrap());
+    bob.send_raw(Method::POST, &path, "").await.ok();
+    server.finish().await;
 }

@@ -156,16 +156,15 @@ pub(super) fn add_presence(context: &Context<'_>, response: &mut Response) -> Re
         if !matcher.sender(user.as_str()) || !(own || share_room(context.view, context.user(), user.as_str())?) {
             continue;
         }
-        let event = json!({
-            "type": "m.presence",
-            "sender": user,
-            "content": {
-                "presence": presence.state,
-                "status_msg": presence.message,
-                "last_active_ago": presence.last_active_ago_ms,
-                "currently_active": presence.state == PresenceState::Online,
-            },
+        let mut content = json!({
+            "presence": presence.state,
+            "last_active_ago": presence.last_active_ago_ms,
+            "currently_active": presence.state == PresenceState::Online,
         });
+        if let Some(message) = &presence.message {
+            content["status_msg"] = json!(message);
+        }
+        let event = json!({ "type": "m.presence", "sender": user, "content": content });
         response.presence.events.extend(raw(&event));
     }
     Ok(())
