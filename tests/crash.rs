@@ -319,7 +319,7 @@ impl Worker {
         let said = events(&room["state"]).into_iter().chain(events(&room["timeline"]));
         let mine =
             said.filter(|event| event["type"] == "org.example.state" && event["state_key"] == self.name.as_str());
-        self.state.found(mine.last().map_or(0, |event| number(&event["content"])), "state");
+        self.state.found(mine.next_back().map_or(0, |event| number(&event["content"])), "state");
         let data = events(&seen["account_data"]).into_iter().find(|event| event["type"] == "org.example.data");
         self.data.found(data.map_or(0, |event| number(&event["content"])), "account data");
         let is_in = u64::from(!rooms[&self.door].is_null());
