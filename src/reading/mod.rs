@@ -72,13 +72,13 @@ impl<'a> Reading<'a> {
     }
 
     /// Whether an event belongs into what is shown of a room's history: the user may see it, and doesn't ignore its
-    /// sender. State is shown whoever sent it.
+    /// sender. State is shown whoever sent it, and how it ended for the user whatever else they see.
     ///
     /// # Errors
     /// When the store fails.
     pub fn shows(&self, event: schemas::Nid, head: &Head) -> Result<bool, StoreError> {
         let ignored = head.state_key.is_none() && self.ignores(&head.sender);
-        Ok(!ignored && self.sees(event, head)?)
+        Ok(!ignored && (self.is_own_end(head) || self.sees(event, head)?))
     }
 }
 

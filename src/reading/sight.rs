@@ -7,7 +7,7 @@ use projections::{
     },
 };
 use ruma::events::room::member::MembershipState;
-use schemas::{Nid, facts::Visibility};
+use schemas::{Lsn, Nid, facts::Visibility};
 
 use super::Reading;
 use crate::rooms::visibility::{self, Sight};
@@ -82,6 +82,19 @@ impl Reading<'_> {
             return Ok(member.membership);
         }
         self.membership_before(event, head)
+    }
+
+    /// Whether an event is the user's own leaving, or what kept them out.
+    pub(super) fn is_own_end(&self, head: &Head) -> bool {
+        self.is_own_membership(head) && head.membership.is_some_and(Membership::is_out)
+    }
+
+    /// The record by which the user left a room, the last time; none if they are in it, or never were.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn left_by(&self, room: Nid) -> Result<Option<Lsn>, StoreError> {
+        Ok(self.last_stay(room)?.map(|stay| stay.ended_by.lsn))
     }
 
     /// When the user was last in a room, if they are not in it now.

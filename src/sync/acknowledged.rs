@@ -44,6 +44,12 @@ impl Acknowledged {
         Ok(())
     }
 
+    /// What a device has got and what is still kept for it.
+    pub fn of(&self, sender: &Sender) -> Lsn {
+        let key = (sender.user.to_string(), sender.device.to_string());
+        self.waiting().get(&key).copied().unwrap_or_default()
+    }
+
     /// Puts what is noted on the log.
     ///
     /// # Errors

@@ -46,7 +46,8 @@ async fn sync(app: App, request: Matrix<sync::Request>) -> Result<sync::Response
     }
     let asker = Asker { user: who.user.clone(), device: who.device.clone(), now_ms: app.clock.now_ms() };
     let (full_state, use_state_after) = (body.full_state, body.use_state_after);
-    let wanted = Wanted { since, filter, full_state, use_state_after };
+    let acknowledged = app.acknowledged.of(&who.sender);
+    let wanted = Wanted { since, filter, full_state, use_state_after, acknowledged };
     Ok(app.syncs.sync(&asker, &wanted, body.timeout.unwrap_or_default()).await?)
 }
 

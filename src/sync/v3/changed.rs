@@ -1,13 +1,13 @@
 //! Which rooms have news for a user: found by the cheaper of reading what happened everywhere and asking each of the
 //! user's rooms.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use projections::{
     StoreError,
     models::{
         events,
-        membership::{self, Change, Member, Membership},
+        membership::{self, Member, Membership},
         receipts, timeline,
     },
 };
@@ -88,25 +88,22 @@ fn incremental(context: &Context<'_>, since: Lsn, account_data: &AccountData) ->
     for room in named.chain(typing.iter().map(ToString::to_string)) {
         candidates.extend(events::room_nid(context.view, &room)?);
     }
-    let mut changes: BTreeMap<Nid, Change> = BTreeMap::new();
+    let mut changed: BTreeSet<Nid> = BTreeSet::new();
     for change in membership::changes_since(context.view, context.user(), since) {
         let (_, room, change) = change?;
-        // What it was before the first change, and what it is after the last.
-        let from = changes.get(&room).map_or(change.from, |first| first.from);
-        changes.insert(room, Change { from, ..change });
+        // Whoever is invited once more is told again; another profile or reason is no news.
+        if change.from != change.to || change.to == Some(Membership::Invite) {
+            changed.insert(room);
+        }
     }
     let mut rooms = Rooms::default();
-    candidates.extend(changes.keys());
+    candidates.extend(&changed);
     for room in candidates {
         let Some(member) = membership::member(context.view, room, context.user())? else { continue };
-        match (member.membership, changes.get(&room)) {
+        match (member.membership, changed.contains(&room)) {
             (Membership::Join, _) => rooms.joined.push((room, member)),
-            (Membership::Invite | Membership::Knock, Some(_)) => rooms.pending.push((room, member)),
-            (Membership::Leave | Membership::Ban, Some(change))
-                if !member.forgotten && change.from != Some(member.membership) =>
-            {
-                rooms.left.push((room, member));
-            }
+            (Membership::Invite | Membership::Knock, true) => rooms.pending.push((room, member)),
+            (Membership::Leave | Membership::Ban, true) if !member.forgotten => rooms.left.push((room, member)),
             _ => {}
         }
     }

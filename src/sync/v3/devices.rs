@@ -40,7 +40,10 @@ pub(super) fn add_lists(context: &Context<'_>, rooms: &Rooms, lists: &mut Device
         }
     }
     for (room, _) in &rooms.left {
-        add_members(context, *room, &mut left)?;
+        // Who was never in it has not followed anybody there, and is not told who is.
+        if context.reading.left_by(*room)?.is_some_and(|left_by| left_by > since) {
+            add_members(context, *room, &mut left)?;
+        }
     }
     for user in left {
         if user != context.user() && !membership::share_room(context.view, context.user(), &user)? {

@@ -7,8 +7,8 @@ use projections::{
     models::{
         events::{self, Head},
         membership::{self, Member, Membership},
-        push, receipts,
-        state::{self, State},
+        push, receipts, rooms,
+        state::{self, Difference, State},
         timeline,
     },
 };
@@ -45,7 +45,10 @@ pub(super) struct Shown {
     pub(super) section: Timeline,
     /// The state before the first event of the timeline, or at its end if it is empty.
     pub(super) start: State,
-    pub(super) senders: BTreeSet<String>,
+    /// Its events.
+    events: Vec<Nid>,
+    /// Whose memberships belong to it: its senders', and the heroes' of the summary.
+    members: BTreeSet<String>,
 }
 
 /// A span of a room's history.
@@ -74,18 +77,21 @@ pub(super) fn add(
     let since = since.filter(|_| !newly);
     let current = state::current(context.view, room)?;
     let span = Span { room, after: since, until: Position::after_record(context.view.lsn()), end: current };
-    let shown = timeline_of(context, &id, span)?;
+    let mut shown = timeline_of(context, &id, span)?;
+    // Whoever was in the room before has events of it that this timeline doesn't join on to.
+    shown.section.limited |= newly && context.since().is_some();
     let mut joined = JoinedRoom::new();
     let whole = since.is_none() || context.wanted.full_state;
     let before = since.map(|since| state::as_of(context.view, room, since)).transpose()?;
-    joined.state = state_of(context, &id, span, before, &shown)?;
-    let members_changed = match (before, whole) {
-        (Some(before), false) => differs_in_members(context, &before, &current)?,
+    let summary_changed = match (before, whole) {
+        (Some(before), false) => differs_in_summary(context, &before, &current)?,
         _ => true,
     };
-    if members_changed {
-        joined.summary = summary(context, room, &current)?;
+    if summary_changed {
+        joined.summary = summary(context, room)?;
+        shown.members.extend(joined.summary.heroes.iter().map(ToString::to_string));
     }
+    joined.state = state_of(context, &id, span, before, &shown)?;
     joined.timeline = shown.section;
     add_ephemeral(context, room, &id, since, &mut joined.ephemeral)?;
     joined.account_data.events = match since {
@@ -97,7 +103,7 @@ pub(super) fn add(
         || !joined.state.is_empty()
         || !joined.account_data.events.is_empty()
         || !joined.ephemeral.events.is_empty()
-        || members_changed
+        || summary_changed
         || own_receipt_moved(context, room, since)?;
     if !news {
         return Ok(());
@@ -124,7 +130,6 @@ pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Res
     let limit = if matcher.room(id.as_str()) { limit.min(MAX_LIMIT) } else { 0 };
     let mut shown: Vec<(Nid, Head, String)> = Vec::new();
     let (mut start, mut limited, mut looked_at) = (span.until, false, 0);
-    let mut first: Option<Nid> = None;
     for item in timeline::backward(context.view, span.room, span.until) {
         let (position, item) = item?;
         if span.after.is_some_and(|after| position < Position::after_record(after)) {
@@ -135,7 +140,7 @@ pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Res
             limited = true;
             break;
         }
-        (start, first) = (position, Some(item.event));
+        start = position;
         if let Some((event, text)) = wanted(context, item.event, &matcher)? {
             shown.push((item.event, event, text));
         }
@@ -144,19 +149,20 @@ pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Res
             break;
         }
     }
-    let start_state = match first {
-        Some(first) => state::before(context.view, first)?.unwrap_or(span.end),
+    let start_state = match shown.last() {
+        Some((first, ..)) => state::before(context.view, *first)?.unwrap_or(span.end),
         None => span.end,
     };
     let mut section = Timeline::new();
     section.limited = limited;
     section.prev_batch = Some(start.to_string());
-    let mut senders = BTreeSet::new();
+    let (mut events, mut members) = (Vec::with_capacity(shown.len()), BTreeSet::new());
     for (nid, event, text) in shown.into_iter().rev() {
         section.events.push(context.reading.finish(nid, &event, text)?);
-        senders.insert(event.sender);
+        events.push(nid);
+        members.insert(event.sender);
     }
-    Ok(Shown { section, start: start_state, senders })
+    Ok(Shown { section, start: start_state, events, members })
 }
 
 fn wanted(context: &Context<'_>, nid: Nid, matcher: &Matcher<'_>) -> Result<Option<(Head, String)>, StoreError> {
@@ -184,19 +190,21 @@ pub(super) fn state_of(
     if matcher.room(id.as_str()) {
         let lazy = matches!(filter.lazy_load_options, LazyLoadOptions::Enabled { .. });
         let needed = |event_type: &str, user: &str| {
-            !lazy || event_type != "m.room.member" || shown.senders.contains(user) || user == context.user()
+            !lazy || event_type != "m.room.member" || shown.members.contains(user) || user == context.user()
         };
-        match before.filter(|_| !context.wanted.full_state) {
-            Some(before) => {
-                for difference in state::diff(context.view, &before, &target) {
-                    let difference = difference?;
-                    if let Some(event) = difference.after
-                        && needed(&difference.event_type, &difference.state_key)
-                    {
-                        picked.insert((difference.event_type, difference.state_key), event);
-                    }
+        let pick = |picked: &mut BTreeMap<_, _>, from: &State, to: &State, unless: &[Nid]| -> Result<(), StoreError> {
+            for difference in state::diff(context.view, from, to) {
+                let Difference { event_type, state_key, after, .. } = difference?;
+                if let Some(event) = after.filter(|event| !unless.contains(event))
+                    && needed(&event_type, &state_key)
+                {
+                    picked.insert((event_type, state_key), event);
                 }
             }
+            Ok(())
+        };
+        match before.filter(|_| !context.wanted.full_state) {
+            Some(before) => pick(&mut picked, &before, &target, &[])?,
             None if lazy => pick_lazily(context, &target, &mut picked)?,
             None => {
                 for entry in state::all(context.view, &target) {
@@ -206,12 +214,14 @@ pub(super) fn state_of(
             }
         }
         if lazy {
-            for sender in &shown.senders {
-                if let Some(event) = state::get(context.view, &target, "m.room.member", sender)? {
-                    picked.insert(("m.room.member".to_owned(), sender.clone()), event);
+            for user in &shown.members {
+                if let Some(event) = state::get(context.view, &target, "m.room.member", user)? {
+                    picked.insert(("m.room.member".to_owned(), user.clone()), event);
                 }
             }
         }
+        // What changed within the timeline and is not shown there: a filter leaves it out, or the user may not see it.
+        pick(&mut picked, &target, &span.end, &shown.events)?;
     }
     let mut section: Vec<Raw<AnySyncStateEvent>> = Vec::with_capacity(picked.len());
     for ((event_type, _), nid) in picked {
@@ -247,22 +257,23 @@ fn pick_lazily(
     Ok(())
 }
 
-fn differs_in_members(context: &Context<'_>, before: &State, after: &State) -> Result<bool, StoreError> {
+/// Whether anything changed that the summary is made from.
+fn differs_in_summary(context: &Context<'_>, before: &State, after: &State) -> Result<bool, StoreError> {
     for difference in state::diff(context.view, before, after) {
-        if difference?.event_type == "m.room.member" {
+        if matches!(difference?.event_type.as_str(), "m.room.member" | "m.room.name" | "m.room.canonical_alias") {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn summary(context: &Context<'_>, room: Nid, current: &State) -> Result<RoomSummary, StoreError> {
+fn summary(context: &Context<'_>, room: Nid) -> Result<RoomSummary, StoreError> {
     let counts = membership::counts(context.view, room)?;
     let mut summary = RoomSummary::new();
     summary.joined_member_count = Some(UInt::new_saturating(counts.joined));
     summary.invited_member_count = Some(UInt::new_saturating(counts.invited));
-    let named = |event_type: &str| state::get(context.view, current, event_type, "");
-    if named("m.room.name")?.is_none() && named("m.room.canonical_alias")?.is_none() {
+    let settings = rooms::summary(context.view, room)?.map(|summary| summary.settings);
+    if settings.is_none_or(|settings| settings.name.is_none() && settings.canonical_alias.is_none()) {
         summary.heroes = heroes(context, room)?;
     }
     Ok(summary)
@@ -309,7 +320,7 @@ fn add_ephemeral(
         ephemeral.events.extend(receipt_event(&new));
     }
     if matcher.event_type("m.typing")
-        && let Some(users) = context.ephemeral.typing_since(id, context.ephemeral_since)
+        && let Some(users) = context.ephemeral.typing_since(id, since.map_or(0, |_| context.ephemeral_since))
         && !(since.is_none() && users.is_empty())
     {
         ephemeral.events.extend(typing_event(&users));

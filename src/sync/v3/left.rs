@@ -5,7 +5,7 @@ use projections::{
     models::{
         events,
         membership::{Member, Membership},
-        state,
+        state::{self, State},
     },
     pdu::client,
 };
@@ -14,7 +14,7 @@ use ruma::{
     events::AnyStrippedStateEvent,
     serde::Raw,
 };
-use schemas::Nid;
+use schemas::{Lsn, Nid};
 
 use super::{
     Context,
@@ -29,18 +29,39 @@ pub(super) fn add(
     response: &mut Response,
 ) -> Result<(), StoreError> {
     let Some(id) = room_id(context, room)? else { return Ok(()) };
-    let Some(end) = state::after(context.view, member.event)? else { return Ok(()) };
     let placed = events::head(context.view, member.event)?.and_then(|event| event.placed);
     let until =
         placed.and_then(|placed| placed.position).map_or(Position::after_record(member.since.lsn), Position::next);
-    let span = Span { room, after: context.since(), until, end };
-    let shown = timeline_of(context, &id, span)?;
-    let before = context.since().map(|since| state::as_of(context.view, room, since)).transpose()?;
+    let left_by = context.reading.left_by(room)?;
+    // Who never was in the room is not told its state.
+    let end = state::as_of(context.view, room, left_by.unwrap_or(Lsn::ZERO))?;
+    let mut span = Span { room, after: context.since(), until, end };
+    let mut before = None;
+    if let (Some(since), Some(left_by)) = (context.since(), left_by) {
+        let then = state::as_of(context.view, room, since.min(left_by))?;
+        if since >= left_by || was_in(context, &then)? {
+            before = Some(then);
+        } else {
+            // They have come and gone since.
+            span.after = None;
+        }
+    }
+    let mut shown = timeline_of(context, &id, span)?;
+    shown.section.limited |= span.after != context.since();
+    if member.previous != Some(Membership::Join) {
+        // What they see of the time after they were last in the room begins with a state that they don't see.
+        shown.start = end;
+    }
     let mut left = LeftRoom::new();
     left.state = state_of(context, &id, span, before, &shown)?;
     left.timeline = shown.section;
     response.rooms.leave.insert(id, left);
     Ok(())
+}
+
+fn was_in(context: &Context<'_>, state: &State) -> Result<bool, StoreError> {
+    let Some(event) = state::get(context.view, state, "m.room.member", context.user())? else { return Ok(false) };
+    Ok(events::head(context.view, event)?.is_some_and(|event| event.membership == Some(Membership::Join)))
 }
 
 pub(super) fn add_pending(
@@ -50,7 +71,12 @@ pub(super) fn add_pending(
     response: &mut Response,
 ) -> Result<(), StoreError> {
     let Some(id) = room_id(context, room)? else { return Ok(()) };
-    let events = stripped(context, member)?;
+    let sender = events::head(context.view, member.event)?.map(|event| event.sender);
+    // Nobody is told of the invitations of those whom they ignore.
+    if sender.as_deref().is_some_and(|sender| context.reading.ignores(sender)) {
+        return Ok(());
+    }
+    let events = stripped(context, member, sender.as_deref())?;
     if member.membership == Membership::Knock {
         let mut knock_state = KnockState::new();
         knock_state.events = events;
@@ -64,15 +90,18 @@ pub(super) fn add_pending(
 }
 
 /// The state that tells what a room is, the membership itself and who invited.
-fn stripped(context: &Context<'_>, member: &Member) -> Result<Vec<Raw<AnyStrippedStateEvent>>, StoreError> {
+fn stripped(
+    context: &Context<'_>,
+    member: &Member,
+    sender: Option<&str>,
+) -> Result<Vec<Raw<AnyStrippedStateEvent>>, StoreError> {
     let Some(state) = state::after(context.view, member.event)? else { return Ok(Vec::new()) };
     let mut shown = Vec::new();
     for event_type in &invite_state::TYPES {
         shown.extend(state::get(context.view, &state, &event_type.to_string(), "")?);
     }
-    let inviter = events::head(context.view, member.event)?.map(|event| event.sender);
-    if let Some(inviter) = inviter.filter(|inviter| inviter != context.user()) {
-        shown.extend(state::get(context.view, &state, "m.room.member", &inviter)?);
+    if let Some(inviter) = sender.filter(|sender| *sender != context.user()) {
+        shown.extend(state::get(context.view, &state, "m.room.member", inviter)?);
     }
     shown.push(member.event);
     let mut events = Vec::with_capacity(shown.len());

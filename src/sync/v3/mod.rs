@@ -42,6 +42,8 @@ pub struct Wanted {
     pub full_state: bool,
     /// State as it is after the timeline, not before it.
     pub use_state_after: bool,
+    /// Messages to the device up to here have arrived, whatever else it asks for again.
+    pub acknowledged: Lsn,
 }
 
 /// An answer, and whether it says anything.

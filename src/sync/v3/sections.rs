@@ -107,7 +107,7 @@ pub(super) fn add_account_data(
 /// Adds messages to the device, and says how far they go if there are more.
 pub(super) fn add_to_device(context: &Context<'_>, response: &mut Response) -> Result<Option<Lsn>, StoreError> {
     let since = context.wanted.since.as_ref();
-    let after = since.map_or(Lsn::ZERO, |since| since.to_device.unwrap_or(since.lsn));
+    let after = since.map_or(context.wanted.acknowledged, |since| since.to_device.unwrap_or(since.lsn));
     let device = context.asker.device.as_str();
     let waiting = to_device::after(context.view, context.user(), device, after, MAX_TO_DEVICE)?;
     for message in &waiting.messages {
