@@ -17,6 +17,7 @@ mod relations;
 mod room_state;
 mod rooms;
 mod sessions;
+mod sync;
 mod to_device;
 mod typing;
 mod user_directory;
