@@ -317,7 +317,7 @@ impl Worker {
         let events = |of: &Value| of["events"].as_array().cloned().unwrap_or_default();
         let room = &rooms[&self.room];
         let said = events(&room["state"]).into_iter().chain(events(&room["timeline"]));
-        let mine =
+        let mut mine =
             said.filter(|event| event["type"] == "org.example.state" && event["state_key"] == self.name.as_str());
         self.state.found(mine.next_back().map_or(0, |event| number(&event["content"])), "state");
         let data = events(&seen["account_data"]).into_iter().find(|event| event["type"] == "org.example.data");

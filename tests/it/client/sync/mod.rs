@@ -42,7 +42,7 @@ fn token(sync: &Value) -> &str {
     sync["next_batch"].as_str().unwrap()
 }
 
-fn events<'a>(section: &'a Value) -> impl Iterator<Item = &'a Value> {
+fn events(section: &Value) -> impl Iterator<Item = &Value> {
     section["events"].as_array().into_iter().flatten()
 }
 
