@@ -140,6 +140,7 @@ impl Server {
             passwords: Passwords::new(Arc::clone(&random)),
             shared_secret: SharedSecret::new(shared_secret(&config, &*random)?),
             reader: Arc::clone(&log) as Arc<dyn LogReader>,
+            read_only: driver.is_none().then(|| progress.cursor().lsn),
             rebuilds: driver.as_ref().map_or_else(Rebuilds::none, Driver::rebuilds),
             stop: stop.clone(),
             config,
@@ -174,12 +175,6 @@ impl Server {
     #[must_use]
     pub const fn app(&self) -> &App {
         &self.app
-    }
-
-    /// Whether it only shows what was at the end of a replay.
-    #[must_use]
-    pub const fn is_replay(&self) -> bool {
-        self.driver.is_none()
     }
 
     /// Takes no more requests, answers those under way (waiting ones at once), and closes the log.

@@ -7,6 +7,9 @@ use crate::config::EXAMPLE;
 
 /// What to do with settings.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  everfold config example > everfold.toml\n  everfold config check --config everfold.toml"
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,

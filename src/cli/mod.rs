@@ -128,6 +128,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_command_has_examples() {
+        fn check(command: &clap::Command, path: &str) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example") && help.contains("  everfold"), "{path} --help has no example");
+            for below in command.get_subcommands() {
+                check(below, &format!("{path} {}", below.get_name()));
+            }
+        }
+        for command in Cli::command().get_subcommands() {
+            check(command, &format!("everfold {}", command.get_name()));
+        }
+    }
+
+    #[test]
     fn the_command_line_is_consistent_and_in_the_readme() {
         Cli::command().debug_assert();
         let readme = include_str!("../../README.md");

@@ -33,8 +33,10 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Print each read model: version, generation, rows, and how far it is folded.
+    #[command(after_help = "Example:\n  everfold projections list | jq -r 'select(.rows > 1000) | .name'")]
     List,
     /// Fold a read model, and those that it reads, from the first record on, and put the new tables in place.
+    #[command(after_help = "Example:\n  everfold projections rebuild push")]
     Rebuild {
         /// Which, as in the list.
         name: String,

@@ -3,6 +3,7 @@
 use std::{io::Write, net::SocketAddr};
 
 use anyhow::Context;
+use schemas::Lsn;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Settings, output::time};
@@ -65,9 +66,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
-    let greeted = match server.is_replay() {
-        true => greet_replay(&server),
-        false => greet(&server.app().config, server.addresses()),
+    let greeted = match server.app().read_only {
+        Some(lsn) => greet_replay(&server, lsn),
+        None => greet(&server.app().config, server.addresses()),
     };
     if let Err(error) = greeted {
         tracing::info!(%error, "nobody reads where the server is");
@@ -82,13 +83,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Says where the server is, and what it shows.
-fn greet_replay(server: &Server) -> std::io::Result<()> {
+fn greet_replay(server: &Server, lsn: Lsn) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for address in server.addresses() {
         writeln!(out, "listening on http://{address}")?;
     }
-    let cursor = server.app().progress.cursor();
-    writeln!(out, "  it shows what was at Lsn {}, {}", cursor.lsn, time(cursor.log_time.ms))?;
+    writeln!(out, "  it shows what was at Lsn {lsn}, {}", time(server.app().clock.now_ms()))?;
     writeln!(out, "  nothing can be changed here; access tokens of then are good")?;
     out.flush()
 }

@@ -48,7 +48,11 @@ impl Server {
                         let url = format!("http://{address}");
                         (Some(server), url)
                     }
-                    Err(error) if is_served(&error) => (None, std::fs::read_to_string(config.address_file())?),
+                    Err(error) if is_served(&error) => {
+                        let file = config.address_file();
+                        let url = std::fs::read_to_string(&file);
+                        (None, url.with_context(|| format!("where the server is, in {}", file.display()))?)
+                    }
                     Err(error) => return Err(error.into()),
                 }
             }

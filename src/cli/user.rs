@@ -43,6 +43,10 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Register an account.
+    #[command(after_help = "\
+Examples:
+  everfold user create alice --admin                    a password is made up and printed
+  everfold user create bob --password-stdin < secret")]
     Create {
         /// Its name: the localpart, or the whole user id.
         name: String,
@@ -53,12 +57,14 @@ enum Command {
         password: Password,
     },
     /// Print all accounts.
+    #[command(after_help = "Example:\n  everfold user list | jq -r 'select(.admin) | .name'")]
     List {
         /// Those that were deactivated, too.
         #[arg(long)]
         deactivated: bool,
     },
     /// Change a password, and log out all devices.
+    #[command(after_help = "Example:\n  everfold user set-password alice --password-stdin < secret")]
     SetPassword {
         /// Whose: the localpart, or the whole user id.
         name: String,
@@ -66,6 +72,7 @@ enum Command {
         password: Password,
     },
     /// Make somebody an administrator of the server, or no longer one.
+    #[command(after_help = "Examples:\n  everfold user set-admin alice\n  everfold user set-admin alice false")]
     SetAdmin {
         /// Whom: the localpart, or the whole user id.
         name: String,

@@ -19,7 +19,7 @@ use tower_http::{
 use tracing::Instrument;
 
 use super::{App, reply::ApiError};
-use crate::telemetry;
+use crate::{commands, log::AppendError, telemetry};
 
 /// Requests that wait for news, or for a rebuild, as long as their client wants.
 const LONG_POLLS: &[&str] = &["/sync", "/events", "/initialSync", "/rebuild"];
@@ -27,6 +27,7 @@ const LONG_POLLS: &[&str] = &["/sync", "/events", "/initialSync", "/rebuild"];
 /// Adds the layers, and the answers to what has no route.
 pub(super) fn wrap(routes: Router<App>, app: &App) -> Router<App> {
     routes
+        .route_layer(from_fn_with_state(app.clone(), refuse_changes))
         .fallback(async || ApiError::new(ErrorKind::Unrecognized, "there is no such endpoint"))
         .method_not_allowed_fallback(async || {
             let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -52,6 +53,17 @@ pub(super) fn wrap(routes: Router<App>, app: &App) -> Router<App> {
 /// The hook in `telemetry` has logged where and why.
 fn answer_panic(_: Box<dyn Any + Send>) -> Response {
     ApiError::new(ErrorKind::Unknown, "the server failed; its log says why").into_response()
+}
+
+/// Where history is shown, refuses at once what is to change something by its method. A POST may only ask: of those, the
+/// log refuses what comes to it.
+async fn refuse_changes(State(app): State<App>, request: Request, next: Next) -> Response {
+    match app.read_only {
+        Some(lsn) if matches!(*request.method(), Method::PUT | Method::DELETE) => {
+            ApiError::from(commands::Error::from(AppendError::ReadOnly(lsn))).into_response()
+        }
+        _ => next.run(request).await,
+    }
 }
 
 async fn limit_time(State(app): State<App>, request: Request, next: Next) -> Response {

@@ -32,6 +32,7 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::Router;
 use projections::{Source, Store, StoreError, View};
+use schemas::Lsn;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -63,6 +64,8 @@ pub struct Parts {
     pub source: Arc<dyn Source>,
     /// How far the fold has come.
     pub progress: Arc<Progress>,
+    /// What is shown is history up to here, and can't be changed.
+    pub read_only: Option<Lsn>,
     /// The way to fold models anew.
     pub rebuilds: Rebuilds,
     /// The only way to write.

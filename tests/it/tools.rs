@@ -331,12 +331,17 @@ async fn a_replay_shows_what_was_then_and_takes_no_writes() {
         bert.post(&format!("/rooms/{}/leave", town.room), json!({})).await,
         bert.put("/profile/@bert:localhost/displayname", json!({ "displayname": "Bert" })).await,
         bert.post("/logout", json!({})).await,
+        bert.put(&format!("/rooms/{}/typing/@bert:localhost", town.room), json!({ "typing": true })).await,
+        bert.put("/presence/@bert:localhost/status", json!({ "presence": "online" })).await,
+        bert.post("/user/@bert:localhost/filter", json!({})).await,
         nobody.post("/register", register).await,
         nobody.log_in("anna", "password of anna", json!({})).await,
     ] {
         assert_eq!(refused.error(), (403, "M_FORBIDDEN"), "{}", refused.text);
         assert!(refused["error"].as_str().unwrap().contains(&format!("Lsn {then}")), "{}", refused.text);
     }
+    assert_eq!(anna.put("/nonsense", json!({})).await.error(), (404, "M_UNRECOGNIZED"));
+    assert_eq!(anna.post("/keys/query", json!({ "device_keys": {} })).await.status, 200);
     let users = tool(&into, &["user", "list"]);
     assert_eq!(users.iter().map(|user| &user["name"]).collect::<Vec<_>>(), ["@anna:localhost", "@bert:localhost"]);
     let created = run(&mut everfold(&into, &["user", "create", "carl"]), "");

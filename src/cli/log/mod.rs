@@ -31,13 +31,11 @@ use crate::{
 #[command(after_help = "\
 Examples:
   everfold log stat
-  everfold log tail --follow --room '!room:example.org'
-  everfold log tail --from 2026-07-01T12:00:00Z --user alice
-  everfold log dump --from 1000 | jq 'select(.void) | .lsn'
-  everfold log verify && cp -a data/log backup
+  everfold log tail --follow
+  everfold log dump | jq 'select(.void) | .lsn'
+  everfold log verify
 
-A moment is an Lsn, a time, or milliseconds since 1970 with `ms` after them (without, if the log has fewer records). They
-read beside a running server, and change nothing.")]
+They read beside a running server, and change nothing.")]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
@@ -50,8 +48,16 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Say whose log it is, where it ends, and how far the read models are.
+    #[command(after_help = "Example:\n  everfold log stat | jq '.tail - .folded'")]
     Stat,
     /// Print the last records, or those from some moment on.
+    #[command(after_help = "\
+Examples:
+  everfold log tail -n 20
+  everfold log tail --follow --room '!room:example.org'
+  everfold log tail --from 2026-07-01T12:00:00Z --user alice
+
+A moment is an Lsn (42), a time (2026-07-01T12:00:00Z), or milliseconds since 1970 (1782900000000ms).")]
     Tail {
         /// Go on with what is appended.
         #[arg(long, short)]
@@ -66,6 +72,13 @@ enum Command {
         filter: Filter,
     },
     /// Print every record as JSON: its header, its facts with their names and fields, and why it is void, if it is.
+    #[command(after_help = "\
+Examples:
+  everfold log dump > history.jsonl
+  everfold log dump --from 2026-07-01T00:00:00Z --until 2026-07-02T00:00:00Z --room '!room:example.org'
+  everfold log dump --user alice | jq -c '.facts[] | .fact'
+
+The schemas of header and facts are in schemas/json. Passwords are there as Argon2id strings, tokens as SHA-256.")]
     Dump {
         /// Begin here.
         #[arg(long, value_name = "LSN|TIME")]
@@ -77,6 +90,13 @@ enum Command {
         filter: Filter,
     },
     /// Check every record: hash chain, facts, hashes and signatures of events; exit with 3 at the first damage.
+    #[command(after_help = "\
+Examples:
+  everfold log verify && cp -a data/log backup
+  everfold log verify | jq .chain                       two nodes that agree on this agree on the whole history
+
+It recomputes the hash chain and compares it with what is noted on the log and in the read models, decodes every fact,
+and checks each event's id and content hash, and this server's signature if its signing key is in the data folder.")]
     Verify,
 }
 
