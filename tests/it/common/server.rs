@@ -4,10 +4,12 @@ use everfold::{
     clock::{Clock, Random, SimulatedClock, SimulatedRandom, SystemClock, SystemRandom},
     commands::Decision,
     config::{Config, Sources},
+    fold::RebuildError,
     http::App,
+    log::{EmbeddedLog, EmbeddedOptions, Log},
     server::{Server, StartError, World},
 };
-use projections::View;
+use projections::{Cursor, Model, View};
 use schemas::{Draft, Fact, Origin};
 use serde_json::json;
 use tempfile::TempDir;
@@ -35,6 +37,15 @@ impl TestServer {
         Self::in_world(World { clock, random, log: None }, settings).await
     }
 
+    /// With a log that goes through the test's hands.
+    pub async fn with_log<L: Log>(wrap: impl FnOnce(EmbeddedLog) -> Arc<L>) -> (Self, Arc<L>) {
+        let folder = TempDir::new().unwrap();
+        let log = EmbeddedLog::create_or_open(&folder.path().join("log"), EmbeddedOptions::default()).unwrap();
+        let log = wrap(log);
+        let world = World { log: Some(Arc::clone(&log) as Arc<dyn Log>), ..World::default() };
+        (Self::in_folder(folder, world, &[]).await, log)
+    }
+
     /// With a clock that stands still until the test moves it.
     pub async fn with_clock(settings: &[(&'static str, &str)]) -> (Self, Arc<SimulatedClock>) {
         let clock = Arc::new(SimulatedClock::at(1_700_000_000_000));
@@ -44,7 +55,10 @@ impl TestServer {
     }
 
     async fn in_world(world: World, settings: &[(&'static str, &str)]) -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::in_folder(TempDir::new().unwrap(), world, settings).await
+    }
+
+    async fn in_folder(folder: TempDir, world: World, settings: &[(&'static str, &str)]) -> Self {
         let usual = [
             ("server_name", "test.example"),
             ("data", folder.path().to_str().unwrap()),
@@ -72,6 +86,11 @@ impl TestServer {
     /// The server's parts.
     pub fn app(&self) -> &App {
         self.server.app()
+    }
+
+    /// Folds models anew while it goes on.
+    pub async fn rebuild(&self, models: Vec<Model>) -> Result<Cursor, RebuildError> {
+        self.app().rebuilds.run(models).await
     }
 
     /// Stops it, lets `change` have its folder, and tries to start it again.

@@ -1,0 +1,117 @@
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use everfold::log::{AppendError, EmbeddedLog, EntryStream, Log, LogReader, Note, ReadError, Receipt};
+use projections::Entry;
+use schemas::Lsn;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+/// A call that is held back: its records, and who waits for them.
+type Held = (Vec<Bytes>, Senders);
+type Senders = Vec<oneshot::Sender<Result<Lsn, AppendError>>>;
+
+/// A log that refuses or holds back appends when a test wants it.
+pub struct HeldLog {
+    inner: Arc<EmbeddedLog>,
+    full: AtomicBool,
+    /// How many more calls are held back, and those that are.
+    hold: Mutex<(usize, Vec<Held>)>,
+    arrived: Semaphore,
+    /// The records of each call.
+    calls: Mutex<Vec<usize>>,
+}
+
+impl HeldLog {
+    pub fn over(inner: EmbeddedLog) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Arc::new(inner),
+            full: AtomicBool::new(false),
+            hold: Mutex::default(),
+            arrived: Semaphore::new(0),
+            calls: Mutex::default(),
+        })
+    }
+
+    /// Refuses appends, as on a full disk, or takes them again.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// Holds back the next calls.
+    pub fn hold_next(&self, calls: usize) {
+        self.hold.lock().unwrap().0 = calls;
+    }
+
+    /// Waits until a call was held back.
+    pub async fn held(&self) {
+        self.arrived.acquire().await.unwrap().forget();
+    }
+
+    /// Appends what was held back.
+    pub fn release(&self) {
+        let held = std::mem::take(&mut self.hold.lock().unwrap().1);
+        for (records, senders) in held {
+            for (receipt, sender) in self.inner.append(records).into_iter().zip(senders) {
+                tokio::spawn(async move { sender.send(receipt.await.unwrap()) });
+            }
+        }
+    }
+
+    /// How many records each call has had.
+    pub fn calls(&self) -> Vec<usize> {
+        self.calls.lock().unwrap().clone()
+    }
+}
+
+impl LogReader for HeldLog {
+    fn follow(self: Arc<Self>, from: Lsn) -> EntryStream {
+        Arc::clone(&self.inner).follow(from)
+    }
+
+    fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        self.inner.read(from, records, bytes)
+    }
+
+    fn tail(&self) -> Lsn {
+        self.inner.tail()
+    }
+
+    fn watch_tail(&self) -> watch::Receiver<Lsn> {
+        self.inner.watch_tail()
+    }
+
+    fn at_time(&self, ms: u64) -> Result<Lsn, ReadError> {
+        self.inner.at_time(ms)
+    }
+
+    fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
+        self.inner.note(lsn)
+    }
+}
+
+impl Log for HeldLog {
+    fn append(&self, records: Vec<Bytes>) -> Vec<Receipt> {
+        self.calls.lock().unwrap().push(records.len());
+        let mut hold = self.hold.lock().unwrap();
+        if !self.full.load(Ordering::SeqCst) && hold.0 == 0 {
+            return self.inner.append(records);
+        }
+        let (senders, receipts): (Senders, Vec<Receipt>) = records.iter().map(|_| oneshot::channel()).unzip();
+        if self.full.load(Ordering::SeqCst) {
+            let full = || Err(AppendError::Unavailable("no space left on device".into()));
+            senders.into_iter().for_each(|sender| sender.send(full()).unwrap());
+        } else {
+            hold.0 -= 1;
+            hold.1.push((records, senders));
+            self.arrived.add_permits(1);
+        }
+        receipts
+    }
+
+    fn close(&self) {
+        self.inner.close();
+    }
+}
