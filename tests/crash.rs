@@ -102,13 +102,23 @@ impl Served {
         Self { child, url, _output: output }
     }
 
+    /// Dropping it is the way to kill it.
     fn kill(self) {
-        kill(self.child);
+        drop(self);
     }
 
     fn stop(mut self) {
         assert!(Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status().unwrap().success());
         assert!(self.child.wait().unwrap().success());
+    }
+}
+
+/// So that a test that fails leaves no process behind.
+impl Drop for Served {
+    fn drop(&mut self) {
+        // One that has ended already can't be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
