@@ -10,8 +10,9 @@ use schemas::{Nid, codec};
 use serde::Serialize;
 
 use crate::{
-    Generations, Model, Store, StoreError,
+    Model, StoreError,
     read::{Range, Read, Row, Rows, Table},
+    store::Families,
 };
 
 /// So many rows of a range are deleted one by one: later reads pay for every range that was ever deleted.
@@ -158,17 +159,17 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// When a model has no column family.
-    pub fn finish(self, store: &Store, generations: &Generations) -> Result<(WriteBatch, Touched), StoreError> {
+    pub(crate) fn finish(self, families: &Families<'_>) -> Result<(WriteBatch, Touched), StoreError> {
         let mut out = WriteBatch::default();
         for (model, changes) in self.changes {
-            let family = store.family(generations, model)?;
+            let family = families.of(model)?;
             for (from, to) in changes.dropped {
-                out.delete_range_cf(&family, from, to);
+                out.delete_range_cf(family, from, to);
             }
             for (key, value) in changes.rows {
                 match value {
-                    Some(value) => out.put_cf(&family, key, value),
-                    None => out.delete_cf(&family, key),
+                    Some(value) => out.put_cf(family, key, value),
+                    None => out.delete_cf(family, key),
                 }
             }
         }

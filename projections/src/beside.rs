@@ -4,11 +4,12 @@
 use std::{fs, path::Path, sync::Arc};
 
 use rocksdb::{ColumnFamilyDescriptor, InfoLogger, LogLevel};
+use self_cell::self_cell;
 
 use crate::{
     Cursor, Frozen, Generations, StoreError, StoreOptions, View,
     read::{Range, Read, Rows, Table},
-    store::{Db, bounds, family, meta_keys, options, read_meta, strip},
+    store::{Db, Families, bounds, meta_keys, options, read_meta, strip},
 };
 
 /// How often it is tried again where the writer moved files in between.
@@ -52,11 +53,19 @@ fn manifest(folder: &Path) -> Option<(String, u64)> {
     Some((name, length))
 }
 
-struct Secondary {
-    db: Db,
+struct Tables<'a> {
+    families: Families<'a>,
     cursor: Cursor,
     generations: Generations,
 }
+
+self_cell!(
+    struct Secondary {
+        owner: Db,
+        #[covariant]
+        dependent: Tables,
+    }
+);
 
 impl Secondary {
     fn open(folder: &Path) -> Result<Self, StoreError> {
@@ -68,33 +77,34 @@ impl Secondary {
         let names = Db::list_cf(&options, folder)?;
         let families = names.iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
         let db = Db::open_cf_descriptors_as_secondary(&options, folder, folder, families)?;
-        let (cursor, generations) = meta_keys();
-        let (cursor, generations) = (read_meta(db.get(cursor)?)?, read_meta(db.get(generations)?)?);
-        Ok(Self { db, cursor, generations })
+        Self::try_new(db, |db| {
+            let (cursor, generations) = meta_keys();
+            let (cursor, generations) = (read_meta(db.get(cursor)?)?, read_meta(db.get(generations)?)?);
+            Ok(Tables { families: Families::find(db, &generations)?, cursor, generations })
+        })
     }
 }
 
 impl Frozen for Secondary {
     fn cursor(&self) -> &Cursor {
-        &self.cursor
+        &self.borrow_dependent().cursor
     }
 
     fn generations(&self) -> &Generations {
-        &self.generations
+        &self.borrow_dependent().generations
     }
 }
 
 impl Read for Secondary {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let family = family(&self.db, &self.generations, table.model)?;
-        Ok(self.db.get_cf(&family, table.key(key))?)
+        Ok(self.borrow_owner().get_cf(self.borrow_dependent().families.of(table.model)?, table.key(key))?)
     }
 
     fn scan(&self, table: Table, range: Range) -> Rows<'_> {
-        match family(&self.db, &self.generations, table.model) {
+        match self.borrow_dependent().families.of(table.model) {
             Ok(family) => {
                 let (options, start) = bounds(table, &range);
-                Box::new(strip(self.db.iterator_cf_opt(&family, options, start.as_mode())))
+                Box::new(strip(self.borrow_owner().iterator_cf_opt(family, options, start.as_mode())))
             }
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
@@ -128,6 +138,8 @@ impl Read for Nothing {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use schemas::{Json, Lsn, facts::ProfileFieldSet};
     use tempfile::TempDir;
 
@@ -159,10 +171,6 @@ mod tests {
         let beside = View::beside(world.folder()).unwrap().unwrap();
         let expected = digest::all(&world.view()).unwrap();
         assert_eq!((beside.cursor(), digest::all(&beside).unwrap()), (world.view().cursor(), expected.clone()));
-        let files = || fs::read_dir(world.folder()).unwrap().map(|file| file.unwrap().file_name()).collect::<Vec<_>>();
-        let before = files();
-        drop(View::beside(world.folder()));
-        assert_eq!(files(), before, "looking leaves nothing behind");
         world.apply([name(1).into()]);
         assert_eq!(digest::all(&beside).unwrap(), expected);
         let later = View::beside(world.folder()).unwrap().unwrap();
@@ -170,6 +178,19 @@ mod tests {
             (later.lsn(), digest::all(&later).unwrap()),
             (world.view().lsn(), digest::all(&world.view()).unwrap())
         );
+    }
+
+    #[test]
+    fn looking_leaves_nothing_behind() {
+        let mut world = World::new();
+        world.apply([name(0).into()]);
+        // No writer any more that would make and delete files itself.
+        let folder = world.close();
+        let files =
+            || fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect::<BTreeSet<_>>();
+        let before = files();
+        drop(View::beside(folder.path()).unwrap().unwrap());
+        assert_eq!(files(), before);
     }
 
     /// The rows are large, so that the writer makes tables and deletes files meanwhile.

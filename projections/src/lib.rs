@@ -28,5 +28,5 @@ pub use position::{BadPosition, Position};
 pub use projection::{At, Projection};
 pub use projector::{Applied, Entry, Judge, Projector, dry_fold};
 pub use read::{Range, Read, Row, Rows, Table};
-pub use store::{Cursor, Generation, Generations, Live, Store, StoreOptions};
+pub use store::{Cursor, Generation, Generations, Store, StoreOptions};
 pub use view::{Frozen, Reader, Source, View};

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use schemas::{DecodeError, FORMAT, Fact, Lsn, Record, admission::Void};
 
 use crate::{
-    At, Batch, Cost, Cursor, FoldError, Generations, Live, Model, Projection, Read, Store, StoreError, Touched, View,
+    At, Batch, Cost, Cursor, FoldError, Generations, Model, Projection, Read, Store, StoreError, Touched, View,
     models::{self, admission, audit, staging},
     store::Generation,
 };
@@ -99,7 +99,7 @@ impl Projector {
     }
 
     /// Takes over the tables of a rebuild that has come exactly as far. The old column families stay until
-    /// [`Projector::drop_old_families`], for views that still read them.
+    /// [`Projector::drop_old_families`].
     ///
     /// # Errors
     /// When the store fails, or the rebuild stands elsewhere.
@@ -121,7 +121,7 @@ impl Projector {
         Ok(())
     }
 
-    /// Drops column families that are in no use any more.
+    /// Drops column families that are in no use any more; views that still read one keep it.
     ///
     /// # Errors
     /// When the store fails.
@@ -135,7 +135,7 @@ impl Projector {
     /// # Errors
     /// When a record can't be folded or the store fails: nothing of the batch is then committed.
     pub fn apply(&mut self, entries: &[Entry], commit_cursor: bool) -> Result<Applied, FoldError> {
-        let live = Live { store: &self.store, generations: &self.generations };
+        let live = self.store.live(&self.generations)?;
         let mut batch = Batch::new(&live);
         let mut cursor = self.cursor.clone();
         let mut voids = Vec::new();
@@ -145,7 +145,7 @@ impl Projector {
             }
         }
         let cost = batch.cost();
-        let (changes, touched) = batch.finish(&self.store, &self.generations)?;
+        let (changes, touched) = batch.finish(&live.families)?;
         self.store.commit(changes, commit_cursor.then_some(&cursor), None)?;
         self.cursor = cursor.clone();
         Ok(Applied { cursor, voids, touched, records: entries.len(), cost })
@@ -265,7 +265,7 @@ mod tests {
     use schemas::{Blob, Expect, Header, Key, Origin, Read, RecordId, Tag, facts::Genesis};
 
     use super::*;
-    use crate::{Reader, Source, testing::empty_store};
+    use crate::{Reader, Source, digest, testing::empty_store};
 
     fn entry(lsn: u64, id: u8, reads: Vec<Read>, after: Option<u8>) -> Entry {
         let key = Key::new(Tag::Alias, "#a:b");
@@ -317,5 +317,23 @@ mod tests {
             let expected: Vec<_> = expected.iter().filter(|(lsn, _)| *lsn > view.lsn()).copied().collect();
             assert_eq!((judged, judge.cursor()), (expected, projector.cursor()), "from {}", view.lsn());
         }
+    }
+
+    #[test]
+    fn a_view_outlives_the_column_families_that_it_reads() {
+        let (store, _folder) = empty_store();
+        let mut projector = Projector::open(Arc::clone(&store)).unwrap();
+        let log = [entry(1, 1, vec![], None), entry(2, 2, vec![], None)];
+        projector.apply(&log, true).unwrap();
+        let reader = Reader::new(Arc::clone(&store));
+        let before = reader.view().unwrap();
+        let expected = digest::all(&before).unwrap();
+        let everything: Vec<Model> = models::ALL.iter().map(|p| p.model).collect();
+        let mut rebuild = projector.rebuild(&everything).unwrap();
+        rebuild.apply(&log, false).unwrap();
+        projector.adopt(&rebuild).unwrap();
+        projector.drop_old_families().unwrap();
+        assert_eq!(digest::all(&before).unwrap(), expected, "a view of before");
+        assert_eq!(digest::all(&reader.view().unwrap()).unwrap(), expected, "a view of after");
     }
 }

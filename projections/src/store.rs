@@ -12,7 +12,7 @@ use schemas::{Blob, Chain, LogTime, Lsn, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Model, StoreError,
+    Model, StoreError, models,
     read::{Range, Read, Rows, Table},
 };
 
@@ -229,34 +229,59 @@ impl Store {
         handles.filter_map(|family| self.db.property_int_value_cf(&family, name).ok().flatten()).sum()
     }
 
-    pub(crate) fn family(
-        &self,
-        generations: &Generations,
-        model: Model,
-    ) -> Result<Arc<BoundColumnFamily<'_>>, StoreError> {
-        family(&self.db, generations, model)
+    /// The tables as they are now.
+    ///
+    /// # Errors
+    /// When a column family is not there.
+    pub(crate) fn live(&self, generations: &Generations) -> Result<Live<'_>, StoreError> {
+        Ok(Live { db: &self.db, families: Families::find(&self.db, generations)? })
+    }
+}
+
+/// The models' column families, found once: RocksDB finds them by name, which is dear at every read. Whoever holds one
+/// can read it after it was dropped.
+pub(crate) struct Families<'a>(Vec<Option<Arc<BoundColumnFamily<'a>>>>);
+
+impl<'a> Families<'a> {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// When one that is named is not there (any more).
+    pub(crate) fn find(db: &'a Db, generations: &Generations) -> Result<Self, StoreError> {
+        let find = |generation: &Generation| {
+            let name = generation.family();
+            db.cf_handle(&name).ok_or(StoreError::NoFamily(name))
+        };
+        models::ALL.iter().map(|p| generations.of(p.model).map(find).transpose()).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// A model's.
+    ///
+    /// # Errors
+    /// When the model has none: its version is newer than the store.
+    pub(crate) fn of(&self, model: Model) -> Result<&Arc<BoundColumnFamily<'a>>, StoreError> {
+        let family = self.0.get(model as usize).and_then(Option::as_ref);
+        family.ok_or_else(|| StoreError::NoFamily(model.name().into()))
     }
 }
 
 /// The tables as they are now. Only the projector, their one writer, may rely on what it sees here.
-pub struct Live<'a> {
-    /// The store.
-    pub store: &'a Store,
-    /// Which column families to read.
-    pub generations: &'a Generations,
+pub(crate) struct Live<'a> {
+    db: &'a Db,
+    /// Where to read, and to write.
+    pub(crate) families: Families<'a>,
 }
 
 impl Read for Live<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let family = self.store.family(self.generations, table.model)?;
-        Ok(self.store.db.get_cf(&family, table.key(key))?)
+        Ok(self.db.get_cf(self.families.of(table.model)?, table.key(key))?)
     }
 
     fn scan(&self, table: Table, range: Range) -> Rows<'_> {
-        match self.store.family(self.generations, table.model) {
+        match self.families.of(table.model) {
             Ok(family) => {
                 let (options, start) = bounds(table, &range);
-                Box::new(strip(self.store.db.iterator_cf_opt(&family, options, start.as_mode())))
+                Box::new(strip(self.db.iterator_cf_opt(family, options, start.as_mode())))
             }
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
@@ -284,16 +309,6 @@ pub(crate) fn options(memory: StoreOptions) -> Options {
     options.set_memtable_prefix_bloom_ratio(0.1);
     options.set_memtable_whole_key_filtering(true);
     options
-}
-
-pub(crate) fn family<'a>(
-    db: &'a Db,
-    generations: &Generations,
-    model: Model,
-) -> Result<Arc<BoundColumnFamily<'a>>, StoreError> {
-    let name =
-        generations.of(model).map(Generation::family).ok_or_else(|| StoreError::NoFamily(model.name().into()))?;
-    db.cf_handle(&name).ok_or(StoreError::NoFamily(name))
 }
 
 pub(crate) fn read_meta<T: Default + serde::de::DeserializeOwned>(bytes: Option<Vec<u8>>) -> Result<T, StoreError> {

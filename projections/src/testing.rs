@@ -112,6 +112,11 @@ impl World {
         self.folder.path()
     }
 
+    /// Closes the store, and gives its folder.
+    pub(crate) fn close(self) -> TempDir {
+        self.folder
+    }
+
     /// The tables as they are.
     pub(crate) fn view(&self) -> View {
         self.reader.view().unwrap()

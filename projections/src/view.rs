@@ -7,7 +7,7 @@ use self_cell::self_cell;
 use crate::{
     Cursor, Generations, Store, StoreError,
     read::{Range, Read, Rows, Table},
-    store::{Db, bounds, family, meta_keys, read_meta, strip},
+    store::{Db, Families, bounds, meta_keys, read_meta, strip},
 };
 
 /// Where views come from. A trait, because a process beside the projector reads through a secondary instance, which
@@ -75,44 +75,43 @@ impl Read for View {
     }
 }
 
-type Snapshot<'a> = SnapshotWithThreadMode<'a, Db>;
+struct Snapshot<'a> {
+    rows: SnapshotWithThreadMode<'a, Db>,
+    families: Families<'a>,
+    cursor: Cursor,
+    generations: Arc<Generations>,
+}
 
 self_cell!(
-    struct OwnedSnapshot {
+    struct SnapshotView {
         owner: Arc<Db>,
         #[covariant]
         dependent: Snapshot,
     }
 );
 
-struct SnapshotView {
-    snapshot: OwnedSnapshot,
-    cursor: Cursor,
-    generations: Arc<Generations>,
-}
-
 impl Frozen for SnapshotView {
     fn cursor(&self) -> &Cursor {
-        &self.cursor
+        &self.borrow_dependent().cursor
     }
 
     fn generations(&self) -> &Generations {
-        &self.generations
+        &self.borrow_dependent().generations
     }
 }
 
 impl Read for SnapshotView {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let family = family(self.snapshot.borrow_owner(), &self.generations, table.model)?;
-        Ok(self.snapshot.borrow_dependent().get_cf(&family, table.key(key))?)
+        let Snapshot { rows, families, .. } = self.borrow_dependent();
+        Ok(rows.get_cf(families.of(table.model)?, table.key(key))?)
     }
 
     fn scan(&self, table: Table, range: Range) -> Rows<'_> {
-        match family(self.snapshot.borrow_owner(), &self.generations, table.model) {
+        let Snapshot { rows, families, .. } = self.borrow_dependent();
+        match families.of(table.model) {
             Ok(family) => {
                 let (options, start) = bounds(table, &range);
-                let snapshot = self.snapshot.borrow_dependent();
-                Box::new(strip(snapshot.iterator_cf_opt(&family, options, start.as_mode())))
+                Box::new(strip(rows.iterator_cf_opt(family, options, start.as_mode())))
             }
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
@@ -151,14 +150,24 @@ impl Reader {
         *self.decoded.write().unwrap_or_else(PoisonError::into_inner) = (bytes, Arc::clone(&generations));
         Ok(generations)
     }
+
+    fn snapshot<'a>(&self, db: &'a Db) -> Result<Snapshot<'a>, StoreError> {
+        let rows = db.snapshot();
+        let (cursor, generations) = meta_keys();
+        let cursor = read_meta(rows.get(cursor)?)?;
+        let generations = self.generations(rows.get(generations)?)?;
+        Ok(Snapshot { families: Families::find(db, &generations)?, rows, cursor, generations })
+    }
 }
 
 impl Source for Reader {
     fn view(&self) -> Result<View, StoreError> {
-        let snapshot = OwnedSnapshot::new(Arc::clone(self.store.db()), |db| db.snapshot());
-        let (cursor_key, generations_key) = meta_keys();
-        let cursor = read_meta(snapshot.borrow_dependent().get(cursor_key)?)?;
-        let generations = self.generations(snapshot.borrow_dependent().get(generations_key)?)?;
-        Ok(View(Arc::new(SnapshotView { snapshot, cursor, generations })))
+        let view = || SnapshotView::try_new(Arc::clone(self.store.db()), |db| self.snapshot(db));
+        // A rebuild may have replaced a column family and dropped the former one since the snapshot.
+        let view = match view() {
+            Err(StoreError::NoFamily(_)) => view()?,
+            view => view?,
+        };
+        Ok(View(Arc::new(view)))
     }
 }
