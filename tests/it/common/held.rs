@@ -17,11 +17,19 @@ type Senders = Vec<oneshot::Sender<Result<Lsn, AppendError>>>;
 pub struct HeldLog {
     inner: Arc<EmbeddedLog>,
     full: AtomicBool,
-    /// How many more calls are held back, and those that are.
-    hold: Mutex<(usize, Vec<Held>)>,
+    hold: Mutex<Hold>,
     arrived: Semaphore,
     /// The records of each call.
     calls: Mutex<Vec<usize>>,
+}
+
+#[derive(Default)]
+struct Hold {
+    /// How many more calls go through before some are held back.
+    through: usize,
+    /// How many more calls are held back then.
+    calls: usize,
+    held: Vec<Held>,
 }
 
 impl HeldLog {
@@ -42,7 +50,13 @@ impl HeldLog {
 
     /// Holds back the next calls.
     pub fn hold_next(&self, calls: usize) {
-        self.hold.lock().unwrap().0 = calls;
+        self.hold_after(0, calls);
+    }
+
+    /// Lets some more calls through, and holds back those that come next.
+    pub fn hold_after(&self, through: usize, calls: usize) {
+        let mut hold = self.hold.lock().unwrap();
+        (hold.through, hold.calls) = (through, calls);
     }
 
     /// Waits until a call was held back.
@@ -52,12 +66,17 @@ impl HeldLog {
 
     /// Appends what was held back.
     pub fn release(&self) {
-        let held = std::mem::take(&mut self.hold.lock().unwrap().1);
+        let held = std::mem::take(&mut self.hold.lock().unwrap().held);
         for (records, senders) in held {
             for (receipt, sender) in self.inner.append(records).into_iter().zip(senders) {
                 tokio::spawn(async move { sender.send(receipt.await.unwrap()) });
             }
         }
+    }
+
+    /// The log as another node has it: nothing of that is held back, and it stays open when that node stops.
+    pub fn beside(&self) -> Arc<dyn Log> {
+        Arc::new(Beside(Arc::clone(&self.inner)))
     }
 
     /// How many records each call has had.
@@ -96,7 +115,9 @@ impl Log for HeldLog {
     fn append(&self, records: Vec<Bytes>) -> Vec<Receipt> {
         self.calls.lock().unwrap().push(records.len());
         let mut hold = self.hold.lock().unwrap();
-        if !self.full.load(Ordering::SeqCst) && hold.0 == 0 {
+        let through = hold.through > 0 || hold.calls == 0;
+        hold.through = hold.through.saturating_sub(1);
+        if !self.full.load(Ordering::SeqCst) && through {
             return self.inner.append(records);
         }
         let (senders, receipts): (Senders, Vec<Receipt>) = records.iter().map(|_| oneshot::channel()).unzip();
@@ -104,8 +125,8 @@ impl Log for HeldLog {
             let full = || Err(AppendError::Unavailable("no space left on device".into()));
             senders.into_iter().for_each(|sender| sender.send(full()).unwrap());
         } else {
-            hold.0 -= 1;
-            hold.1.push((records, senders));
+            hold.calls -= 1;
+            hold.held.push((records, senders));
             self.arrived.add_permits(1);
         }
         receipts
@@ -114,4 +135,40 @@ impl Log for HeldLog {
     fn close(&self) {
         self.inner.close();
     }
+}
+
+struct Beside(Arc<EmbeddedLog>);
+
+impl LogReader for Beside {
+    fn follow(self: Arc<Self>, from: Lsn) -> EntryStream {
+        Arc::clone(&self.0).follow(from)
+    }
+
+    fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        self.0.read(from, records, bytes)
+    }
+
+    fn tail(&self) -> Lsn {
+        self.0.tail()
+    }
+
+    fn watch_tail(&self) -> watch::Receiver<Lsn> {
+        self.0.watch_tail()
+    }
+
+    fn at_time(&self, ms: u64) -> Result<Lsn, ReadError> {
+        self.0.at_time(ms)
+    }
+
+    fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
+        self.0.note(lsn)
+    }
+}
+
+impl Log for Beside {
+    fn append(&self, records: Vec<Bytes>) -> Vec<Receipt> {
+        self.0.append(records)
+    }
+
+    fn close(&self) {}
 }

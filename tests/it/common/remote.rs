@@ -178,6 +178,11 @@ impl Replica {
         }
     }
 
+    /// The events that it has seen.
+    pub fn ids(&self) -> impl Iterator<Item = &OwnedEventId> {
+        self.events.keys()
+    }
+
     /// Whether it has seen an event.
     pub fn knows(&self, id: &EventId) -> bool {
         self.events.contains_key(id)

@@ -46,6 +46,18 @@ impl TestServer {
         (Self::in_folder(folder, world, &[]).await, log)
     }
 
+    /// Another node of this server, on the same log, with read models of its own. It is stopped before this one.
+    pub async fn node(&self, log: Arc<dyn Log>) -> Self {
+        let folder = TempDir::new().unwrap();
+        std::fs::copy(self.config.data.join("signing.key"), folder.path().join("signing.key")).unwrap();
+        Self::in_folder(folder, World { log: Some(log), ..World::default() }, &[]).await
+    }
+
+    /// Stops it.
+    pub async fn stop(self) {
+        self.server.stop().await;
+    }
+
     /// With a clock that stands still until the test moves it.
     pub async fn with_clock(settings: &[(&'static str, &str)]) -> (Self, Arc<SimulatedClock>) {
         let clock = Arc::new(SimulatedClock::at(1_700_000_000_000));

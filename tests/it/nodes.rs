@@ -1,0 +1,274 @@
+//! Two nodes on one log: what one decides while the other's records come in between.
+
+use std::{sync::Arc, time::Duration};
+
+use everfold::commands::{Error, Sender, events::By, inbound::Received};
+use futures::future::join_all;
+use projections::{
+    Position, View,
+    models::{admission, events, timeline},
+};
+use ruma::{OwnedEventId, RoomId, api::error::ErrorKind};
+use schemas::{Lsn, facts::Verdict};
+use serde_json::json;
+use tokio::task::JoinHandle;
+
+use crate::common::{
+    Client, HeldLog, TestServer,
+    remote::{Remote, ends, message},
+};
+
+type Sent = Vec<Result<OwnedEventId, Error>>;
+
+/// A server of two nodes: what the first appends can be held back.
+struct Nodes {
+    first: TestServer,
+    second: TestServer,
+    log: Arc<HeldLog>,
+    alice: Client,
+    room: String,
+}
+
+impl Nodes {
+    async fn start() -> Self {
+        let (first, log) = TestServer::with_log(HeldLog::over).await;
+        let second = first.node(log.beside()).await;
+        let alice = first.user("alice").await;
+        let room = alice.room_with(&[]).await;
+        Self { first, second, log, alice, room }
+    }
+
+    /// A user as a client of the second node, which has folded all there is.
+    async fn on_second(&self, user: &Client) -> Client {
+        let progress = &self.second.app().progress;
+        assert!(progress.reached(self.first.app().reader.tail(), Duration::from_secs(10)).await);
+        self.second.client().with_token(user.token())
+    }
+
+    /// Lets a user send so many messages at once, in order, by the first node.
+    fn send(&self, user: &Client, messages: usize) -> JoinHandle<Sent> {
+        let sender = Sender { user: user.user.as_str().try_into().unwrap(), device: user.device.as_str().into() };
+        let (commands, room) = (self.first.app().commands.clone(), RoomId::parse(&self.room).unwrap());
+        tokio::spawn(async move {
+            let send = |n: usize| {
+                let content = serde_json::from_value(json!({ "body": n.to_string(), "msgtype": "m.text" })).unwrap();
+                let (commands, room, by) = (&commands, &room, By::from(&sender));
+                async move { commands.send_message(by, room, "m.room.message", content).await }
+            };
+            join_all((0..messages).map(send)).await
+        })
+    }
+
+    /// Waits until so many appends of the first node are held back.
+    async fn until_held(&self, appends: usize) {
+        for _ in 0..appends {
+            self.log.held().await;
+        }
+    }
+
+    fn tail(&self) -> Lsn {
+        self.first.app().reader.tail()
+    }
+
+    fn view(&self) -> View {
+        self.first.app().view().unwrap()
+    }
+
+    /// How many records after one are void.
+    fn void(&self, after: Lsn) -> usize {
+        let view = self.view();
+        (after.0 + 1..=view.lsn().0).filter(|lsn| admission::void(&view, Lsn(*lsn)).unwrap().is_some()).count()
+    }
+
+    /// The room's events that came after a record, in order.
+    fn shown(&self, after: Lsn) -> Vec<events::Head> {
+        let view = self.view();
+        let room = events::room_nid(&view, &self.room).unwrap().unwrap();
+        let items = timeline::forward(&view, room, Position::after_record(after));
+        items.map(|item| events::head(&view, item.unwrap().1.event).unwrap().unwrap()).collect()
+    }
+
+    /// The ids of messages that were all acknowledged: they are shown, each once and in order.
+    fn check_order(&self, sent: Sent, after: Lsn) -> Vec<String> {
+        let sent: Vec<_> = sent.into_iter().map(|id| id.unwrap().to_string()).collect();
+        let shown = self.shown(after);
+        let messages = shown.iter().filter(|head| head.event_type == "m.room.message" && sent.contains(&head.id));
+        assert_eq!(messages.map(|head| head.id.as_str()).collect::<Vec<_>>(), sent);
+        sent
+    }
+
+    /// Both nodes have made the same of the log, and so does a replay.
+    async fn finish(self) {
+        self.on_second(&self.alice).await;
+        let [first, second] =
+            [&self.first, &self.second].map(|node| projections::digest::all(&node.app().view().unwrap()).unwrap());
+        assert_eq!(first, second);
+        self.second.stop().await;
+        self.first.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_state_by_another_node_voids_all_messages_in_flight() {
+    let nodes = Nodes::start().await;
+    let alice = nodes.on_second(&nodes.alice).await;
+    let before = nodes.tail();
+    nodes.log.hold_next(64);
+    let sending = nodes.send(&nodes.alice, 64);
+    nodes.until_held(64).await;
+    let topic = alice.set(&nodes.room, "m.room.topic", "", json!({ "topic": "in between" })).await;
+    nodes.log.release();
+    let sent = nodes.check_order(sending.await.unwrap(), before);
+    assert_eq!(nodes.void(before), 64);
+    let shown = nodes.shown(before);
+    assert_eq!(shown.len(), 65, "each once");
+    assert_eq!((&shown[0].id, &shown[1].prev_events), (&topic, &vec![topic.clone()]));
+    assert!(shown[2..].iter().zip(&sent).all(|(head, before)| head.prev_events == [before.as_str()]));
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn what_was_appended_before_the_change_stands() {
+    let nodes = Nodes::start().await;
+    let before = nodes.tail();
+    nodes.log.hold_after(20, 44);
+    let sending = nodes.send(&nodes.alice, 64);
+    nodes.until_held(44).await;
+    let alice = nodes.on_second(&nodes.alice).await;
+    let topic = alice.set(&nodes.room, "m.room.topic", "", json!({ "topic": "in between" })).await;
+    nodes.log.release();
+    nodes.check_order(sending.await.unwrap(), before);
+    assert_eq!(nodes.void(before), 44);
+    let shown = nodes.shown(before);
+    assert_eq!((shown.len(), &shown[20].id), (65, &topic));
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn what_messages_do_not_rest_on_voids_none() {
+    let nodes = Nodes::start().await;
+    let bob = nodes.first.user("bob").await;
+    bob.join(&nodes.room).await;
+    let carol = nodes.first.user("carol").await;
+    let before = nodes.tail();
+    nodes.log.hold_next(64);
+    let sending = nodes.send(&nodes.alice, 64);
+    nodes.until_held(64).await;
+    let (bob, carol) = (nodes.on_second(&bob).await, nodes.on_second(&carol).await);
+    let said = bob.say(&nodes.room, "in between").await;
+    let other = carol.room_with(&[]).await;
+    carol.set(&other, "m.room.topic", "", json!({ "topic": "elsewhere" })).await;
+    nodes.log.release();
+    let sent = nodes.check_order(sending.await.unwrap(), before);
+    assert_eq!(nodes.void(before), 0);
+    let shown = nodes.shown(before);
+    assert_eq!((shown.len(), &shown[0].id), (65, &said));
+    let merge = nodes.alice.say(&nodes.room, "on both").await;
+    let merge = nodes.shown(before).into_iter().find(|head| head.id == merge).unwrap();
+    let mut both = merge.prev_events;
+    both.sort();
+    let mut expected = vec![said, sent[63].clone()];
+    expected.sort();
+    assert_eq!(both, expected);
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn messages_behind_one_that_is_void_follow_in_their_order() {
+    let nodes = Nodes::start().await;
+    let bob = nodes.first.user("bob").await;
+    bob.join(&nodes.room).await;
+    let elsewhere = nodes.on_second(&bob).await;
+    let before = nodes.tail();
+    nodes.log.hold_next(64);
+    let mut sending = Vec::new();
+    for (user, messages) in [(&nodes.alice, 20), (&bob, 1), (&nodes.alice, 43)] {
+        sending.push(nodes.send(user, messages));
+        nodes.until_held(messages).await;
+    }
+    elsewhere.post("/logout", json!({})).await.ok();
+    nodes.log.release();
+    let mut sent = Vec::new();
+    for sending in sending {
+        sent.push(sending.await.unwrap());
+    }
+    let [mut first, of_bob, behind] = <[Sent; 3]>::try_from(sent).unwrap();
+    assert!(
+        matches!(&of_bob[..], [Err(Error::Refused(refusal))] if refusal.kind.errcode().as_str() == "M_UNKNOWN_TOKEN")
+    );
+    first.extend(behind);
+    nodes.check_order(first, before);
+    assert_eq!((nodes.void(before), nodes.shown(before).len()), (44, 63), "what came before Bob's stands");
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn a_change_of_state_is_voided_by_another_and_by_nothing_else() {
+    let nodes = Nodes::start().await;
+    let bob = nodes.first.user("bob").await;
+    bob.join(&nodes.room).await;
+    let (alice, bob) = (nodes.on_second(&nodes.alice).await, nodes.on_second(&bob).await);
+    let topic = async |text: &str| nodes.alice.set(&nodes.room, "m.room.topic", "", json!({ "topic": text })).await;
+    let before = nodes.tail();
+    nodes.log.hold_next(1);
+    let (set, ()) = tokio::join!(topic("one"), async {
+        nodes.until_held(1).await;
+        bob.say(&nodes.room, "in between").await;
+        nodes.log.release();
+    });
+    assert_eq!(nodes.void(before), 0);
+    assert_eq!(ends(&nodes.first, &nodes.room).len(), 2, "both stand, beside each other");
+
+    let before = nodes.tail();
+    nodes.log.hold_next(1);
+    let (set_again, name) = tokio::join!(topic("two"), async {
+        nodes.until_held(1).await;
+        let name = alice.set(&nodes.room, "m.room.name", "", json!({ "name": "in between" })).await;
+        nodes.log.release();
+        name
+    });
+    assert_eq!(nodes.void(before), 1);
+    let [named, topical] = <[events::Head; 2]>::try_from(nodes.shown(before)).unwrap();
+    assert_eq!((&named.id, &topical.id), (&name, &set_again));
+    assert_eq!(topical.prev_events, [name]);
+    assert!(named.prev_events.contains(&set), "{:?}", named.prev_events);
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn who_was_banned_by_another_node_has_said_nothing() {
+    let nodes = Nodes::start().await;
+    let bob = nodes.first.user("bob").await;
+    bob.join(&nodes.room).await;
+    let alice = nodes.on_second(&nodes.alice).await;
+    let before = nodes.tail();
+    nodes.log.hold_next(10);
+    let sending = nodes.send(&bob, 10);
+    nodes.until_held(10).await;
+    alice.post(&format!("/rooms/{}/ban", nodes.room), json!({ "user_id": bob.user })).await.ok();
+    nodes.log.release();
+    for refused in sending.await.unwrap() {
+        assert!(matches!(refused, Err(Error::Refused(refusal)) if refusal.kind == ErrorKind::Forbidden));
+    }
+    assert_eq!((nodes.void(before), nodes.shown(before).len()), (10, 1));
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn an_event_of_another_server_is_judged_again() {
+    const EVE: &str = "@eve:e.example";
+    let nodes = Nodes::start().await;
+    let mut eve = Remote::joined(&nodes.first, &nodes.room, EVE).await;
+    let alice = nodes.on_second(&nodes.alice).await;
+    let said = eve.send(EVE, message("Hi"));
+    let before = nodes.tail();
+    nodes.log.hold_next(1);
+    let (delivered, ()) = tokio::join!(eve.deliver(&nodes.first, &said), async {
+        nodes.until_held(1).await;
+        alice.post(&format!("/rooms/{}/ban", nodes.room), json!({ "user_id": EVE })).await.ok();
+        nodes.log.release();
+    });
+    assert_eq!(delivered, Received::Placed(Verdict::SoftFailed));
+    assert_eq!((nodes.void(before), nodes.shown(before).len()), (1, 1), "the ban alone is shown");
+    nodes.finish().await;
+}
