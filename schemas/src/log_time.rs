@@ -25,6 +25,12 @@ impl Default for LogTime {
 }
 
 impl LogTime {
+    /// This time, or another if that is later.
+    #[must_use]
+    pub fn at_least(self, ms: u64) -> Self {
+        Self { ms: self.ms.max(ms), ..self }
+    }
+
     /// The time at `record`, given the time before it.
     #[must_use]
     pub fn advance(self, record: &Record) -> Self {

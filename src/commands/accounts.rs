@@ -282,7 +282,7 @@ fn registered(account: &NewAccount) -> UserRegistered {
 /// Whether one more account can be made with a token, by log time and by the clock, whichever is later.
 #[must_use]
 pub fn usable(token: &accounts::RegistrationToken, view: &View, now_ms: u64) -> bool {
-    token.is_usable(view.log_time()) && token.expires_at_ms.is_none_or(|end| now_ms < end)
+    token.is_usable(view.log_time().at_least(now_ms))
 }
 
 #[cfg(test)]

@@ -136,7 +136,8 @@ fn session(app: &App, token: &str, route: &str, address: IpAddr) -> Result<Sessi
     let unknown = || ApiError::unknown_token(false, "this access token is not known; log in again");
     let view = app.view()?;
     let access = sessions::access(&view, &sha256(token))?.ok_or_else(unknown)?;
-    if access.expires_at_ms.is_some_and(|end| end <= app.clock.now_ms()) {
+    // Log time stands still while nothing is appended.
+    if access.is_expired(view.log_time().at_least(app.clock.now_ms())) {
         return Err(ApiError::unknown_token(true, "this access token has expired; refresh it or log in again"));
     }
     let account = accounts::get(&view, &access.user)?.filter(|account| !account.deactivated).ok_or_else(unknown)?;

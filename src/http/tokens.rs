@@ -26,8 +26,9 @@ impl<R> Tokens<R> {
     }
 
     fn hashed<H>(&self, app: &App, refresh: H) -> Pair<H> {
-        let end =
-            |time: Duration| app.clock.now_ms().saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        // Not the clock alone: where that is behind log time, the token might have ended before it began.
+        let now = app.progress.cursor().log_time.at_least(app.clock.now_ms());
+        let end = |time: Duration| now.ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         Pair { access: sha256(&self.access), access_expires_at_ms: self.expires_in.map(end), refresh }
     }
 }

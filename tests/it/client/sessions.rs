@@ -105,6 +105,30 @@ async fn refresh_tokens_give_new_tokens() {
 }
 
 #[tokio::test]
+async fn tokens_expire_by_log_time_too() {
+    let (server, clock) = TestServer::with_clock(&[("sessions.access_token_seconds", "100")]).await;
+    let alice = server.user("alice").await;
+    clock.advance(Duration::from_secs(99));
+    alice.get("/account/whoami").await.ok();
+    // Something happens when it is over, which every node sees ...
+    clock.advance(Duration::from_secs(1));
+    server.user("bob").await;
+    // ... also one whose clock is behind.
+    let (server, clock) = server.restart_at(1_700_000_000_000).await;
+    let over = server.client().with_token(alice.token()).get("/account/whoami").await;
+    assert_eq!((over.error(), &over["soft_logout"]), ((401, "M_UNKNOWN_TOKEN"), &json!(true)));
+    // A new token lasts as long as it should by log time.
+    let login = server.client().log_in("alice", "password of alice", json!({})).await.ok();
+    let again = server.client().logged_in(&login);
+    again.get("/account/whoami").await.ok();
+    clock.advance(Duration::from_secs(199));
+    again.get("/account/whoami").await.ok();
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(again.get("/account/whoami").await.error(), (401, "M_UNKNOWN_TOKEN"));
+    server.finish().await;
+}
+
+#[tokio::test]
 async fn guessing_passwords_is_slow() {
     let limits = [("rate_limits.enabled", "on"), ("rate_limits.failed_login.burst", "3")];
     let (server, clock) = TestServer::with_clock(&limits).await;

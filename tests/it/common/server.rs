@@ -95,6 +95,13 @@ impl TestServer {
         Self { server, ..self }
     }
 
+    /// Stops it and starts it again with a clock that shows another time.
+    pub async fn restart_at(self, ms: u64) -> (Self, Arc<SimulatedClock>) {
+        let clock = Arc::new(SimulatedClock::at(ms));
+        let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..self.world.clone() };
+        (Self { world, ..self }.restart().await, clock)
+    }
+
     /// The server's parts.
     pub fn app(&self) -> &App {
         self.server.app()
