@@ -4,6 +4,9 @@
 mod presence;
 mod typing;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
@@ -37,6 +40,19 @@ pub struct Ephemeral {
     typing: Mutex<typing::Typing>,
     presence: Mutex<presence::Presences>,
     listeners: RwLock<Vec<Listener>>,
+}
+
+/// A user who is there.
+pub struct Present<'a> {
+    ephemeral: &'a Ephemeral,
+    user: OwnedUserId,
+}
+
+impl Drop for Present<'_> {
+    fn drop(&mut self) {
+        let now = self.ephemeral.clock.now_ms();
+        self.ephemeral.presence().go(&self.user, now);
+    }
 }
 
 impl Ephemeral {
@@ -135,6 +151,13 @@ impl Ephemeral {
         if self.presence().set(user, state, message, now) {
             self.note_presence(user);
         }
+    }
+
+    /// A user is there from now on, until what this returns is dropped: neither idle nor gone, however long it takes.
+    pub fn present(&self, user: &UserId, state: PresenceState) -> Present<'_> {
+        self.set_presence(user, state, None);
+        self.presence().stay(user);
+        Present { ephemeral: self, user: user.to_owned() }
     }
 
     fn note_presence(&self, user: &UserId) {

@@ -31,6 +31,8 @@ struct Entry {
     message: Option<String>,
     last_active_ms: u64,
     last_seen_ms: u64,
+    /// How many requests of theirs are waiting.
+    staying: usize,
 }
 
 impl Entry {
@@ -58,6 +60,7 @@ impl Presences {
             message: None,
             last_active_ms: now_ms,
             last_seen_ms: now_ms,
+            staying: 0,
         });
         entry.last_seen_ms = now_ms;
         if state == PresenceState::Online {
@@ -68,6 +71,23 @@ impl Presences {
         entry.state = state;
         entry.message = message;
         differs
+    }
+
+    /// A request of the user waits.
+    pub(super) fn stay(&mut self, user: &UserId) {
+        if let Some(entry) = self.users.get_mut(user) {
+            entry.staying += 1;
+        }
+    }
+
+    /// It waits no more.
+    pub(super) fn go(&mut self, user: &UserId, now_ms: u64) {
+        let Some(entry) = self.users.get_mut(user) else { return };
+        entry.staying = entry.staying.saturating_sub(1);
+        entry.last_seen_ms = now_ms;
+        if entry.state == PresenceState::Online {
+            entry.last_active_ms = now_ms;
+        }
     }
 
     pub(super) fn mark(&mut self, user: &UserId, position: Position) {
@@ -90,7 +110,7 @@ impl Presences {
     /// Users who have gone idle or offline.
     pub(super) fn expire(&mut self, now_ms: u64) -> Vec<OwnedUserId> {
         let mut changed = Vec::new();
-        for (user, entry) in &mut self.users {
+        for (user, entry) in self.users.iter_mut().filter(|(_, entry)| entry.staying == 0) {
             let state = if now_ms.saturating_sub(entry.last_seen_ms) > GONE_MS {
                 PresenceState::Offline
             } else if now_ms.saturating_sub(entry.last_active_ms) > IDLE_MS && entry.state == PresenceState::Online {

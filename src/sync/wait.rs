@@ -15,8 +15,6 @@ use crate::{ephemeral::Ephemeral, fold::Progress};
 
 /// A token ahead of this node is waited for so long.
 const AHEAD: Duration = Duration::from_secs(5);
-/// Nobody waits longer for news.
-const LONGEST: Duration = Duration::from_secs(120);
 
 /// Why a sync has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +50,7 @@ impl Syncs {
     /// # Errors
     /// When the store fails, or the token is ahead of this node.
     pub async fn sync(&self, asker: &Asker, wanted: &Wanted, timeout: Duration) -> Result<Response, SyncError> {
-        let deadline = Instant::now() + timeout.min(LONGEST);
+        let deadline = Instant::now() + timeout;
         if let Some(since) = &wanted.since
             && !self.progress.reached(since.lsn, AHEAD).await
         {

@@ -5,6 +5,7 @@
 use axum::{Json, Router, extract::State, routing::get};
 use projections::models::account_data;
 use ruma::{
+    UInt,
     api::{
         OutgoingResponseExt,
         client::{
@@ -25,7 +26,7 @@ use crate::{
     },
     sync::{
         SyncError,
-        v3::{Asker, Wanted},
+        v3::{Asker, DEFAULT_LIMIT, Wanted},
     },
 };
 
@@ -37,10 +38,12 @@ async fn sync(app: App, request: Matrix<sync::Request>) -> Result<sync::Response
     let Matrix { body, who, .. } = request;
     let since = body.since.as_deref().map(str::parse).transpose();
     let since = since.map_err(|error: crate::sync::BadToken| ApiError::invalid(error.to_string()))?;
-    let filter = filter(&app, who.user.as_str(), body.filter)?;
-    if body.set_presence != PresenceState::Offline && app.config.presence.enabled {
-        app.ephemeral.set_presence(&who.user, body.set_presence, None);
-    }
+    let mut filter = filter(&app, who.user.as_str(), body.filter)?;
+    let events = filter.room.timeline.limit.unwrap_or(UInt::new_saturating(DEFAULT_LIMIT as u64));
+    let most = UInt::new_saturating(app.config.limits.sync_timeline_events as u64);
+    filter.room.timeline.limit = Some(events.min(most));
+    let shows_up = body.set_presence != PresenceState::Offline && app.config.presence.enabled;
+    let _present = shows_up.then(|| app.ephemeral.present(&who.user, body.set_presence));
     if let Some(since) = &since {
         app.acknowledged.note(&app.view()?, &who.sender, since)?;
     }
@@ -48,7 +51,8 @@ async fn sync(app: App, request: Matrix<sync::Request>) -> Result<sync::Response
     let (full_state, use_state_after) = (body.full_state, body.use_state_after);
     let acknowledged = app.acknowledged.of(&who.sender);
     let wanted = Wanted { since, filter, full_state, use_state_after, acknowledged };
-    Ok(app.syncs.sync(&asker, &wanted, body.timeout.unwrap_or_default()).await?)
+    let timeout = body.timeout.unwrap_or_default().min(app.config.limits.sync_timeout);
+    Ok(app.syncs.sync(&asker, &wanted, timeout).await?)
 }
 
 impl From<SyncError> for ApiError {

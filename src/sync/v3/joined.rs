@@ -32,9 +32,8 @@ use super::{
 };
 use crate::reading::Matcher;
 
-/// Events in a timeline if the client doesn't say, and at most.
-const DEFAULT_LIMIT: usize = 10;
-const MAX_LIMIT: usize = 100;
+/// Events in a timeline if the client doesn't say.
+pub const DEFAULT_LIMIT: usize = 10;
 /// Events that are looked at for each that is shown, at most, where a filter lets few through.
 const SEARCH: usize = 20;
 /// Heroes of a room without a name.
@@ -126,8 +125,8 @@ pub(super) fn room_id(context: &Context<'_>, room: Nid) -> Result<Option<OwnedRo
 pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Result<Shown, StoreError> {
     let filter = &context.wanted.filter.room.timeline;
     let matcher = Matcher::from(filter);
-    let limit = filter.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(MAX_LIMIT));
-    let limit = if matcher.room(id.as_str()) { limit.min(MAX_LIMIT) } else { 0 };
+    let limit = filter.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX));
+    let limit = if matcher.room(id.as_str()) { limit } else { 0 };
     let mut shown: Vec<(Nid, Head, String)> = Vec::new();
     let (mut start, mut limited, mut looked_at) = (span.until, false, 0);
     for item in timeline::backward(context.view, span.room, span.until) {
@@ -136,7 +135,7 @@ pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Res
             break;
         }
         looked_at += 1;
-        if shown.len() >= limit || looked_at > (limit + 1) * SEARCH {
+        if shown.len() >= limit || looked_at > limit.saturating_add(1).saturating_mul(SEARCH) {
             limited = true;
             break;
         }

@@ -17,6 +17,7 @@ use ruma::{
 };
 use schemas::Lsn;
 
+pub use self::joined::DEFAULT_LIMIT;
 use super::SyncToken;
 use crate::{ephemeral::Ephemeral, reading::Reading};
 

@@ -37,6 +37,30 @@ async fn a_timeline_says_where_it_begins() {
 }
 
 #[tokio::test]
+async fn a_timeline_is_no_longer_than_the_settings_say() {
+    let server = TestServer::with(&[("limits.sync_timeline_events", "3")]).await;
+    let alice = server.user("alice").await;
+    let room = alice.create(json!({})).await;
+    for n in 0..5 {
+        alice.say(&room, &n.to_string()).await;
+    }
+    for limit in [json!({}), json!({ "limit": 100 })] {
+        let sync = filtered(&alice, &json!({ "room": { "timeline": limit } })).await;
+        let timeline = &sync["rooms"]["join"][&room]["timeline"];
+        assert_eq!((bodies(&timeline["events"]), &timeline["limited"]), (vec!["2", "3", "4"], &json!(true)));
+    }
+    server.finish().await;
+
+    let server = TestServer::with(&[("limits.sync_timeline_events", "150")]).await;
+    let alice = server.user("alice").await;
+    let room = alice.create(json!({})).await;
+    futures::future::join_all((0..160).map(|n| alice.say(&room, if n % 2 == 0 { "even" } else { "odd" }))).await;
+    let sync = filtered(&alice, &json!({ "room": { "timeline": { "limit": 1000 } } })).await;
+    assert_eq!(bodies(&sync["rooms"]["join"][&room]["timeline"]["events"]).len(), 150);
+    server.finish().await;
+}
+
+#[tokio::test]
 async fn own_events_come_back_with_their_transaction() {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;

@@ -140,6 +140,39 @@ async fn many_wait_and_none_is_forgotten() {
 }
 
 #[tokio::test]
+async fn nobody_waits_longer_than_the_settings_say() {
+    let server = TestServer::with(&[("limits.sync_timeout_seconds", "1")]).await;
+    let alice = server.user("alice").await;
+    first(&alice).await;
+    let last = first(&alice).await;
+    let began = std::time::Instant::now();
+    let sync = woken(wait(&alice, &last)).await;
+    assert_eq!(token(&sync), token(&last));
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_sync_that_waits_counts_as_present() {
+    let (server, clock) = TestServer::with_clock(&[]).await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    alice.room_with(&[&bob]).await;
+    first(&bob).await;
+    let waits = wait(&bob, &first(&bob).await);
+    waiting(&server, 1).await;
+    clock.advance(Duration::from_secs(100));
+    server.app().ephemeral.expire();
+    let seen = async || alice.get(&format!("/presence/{}/status", bob.user)).await.ok()["presence"].clone();
+    assert_eq!(seen().await, "online");
+    bob.put(&format!("/user/{}/account_data/org.example", bob.user), json!({})).await.ok();
+    woken(waits).await;
+    clock.advance(Duration::from_secs(61));
+    server.app().ephemeral.expire();
+    assert_eq!(seen().await, "offline");
+    server.finish().await;
+}
+
+#[tokio::test]
 async fn a_token_ahead_is_waited_for() {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;
