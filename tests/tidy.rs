@@ -167,7 +167,7 @@ fn every_fact_has_golden_bytes() {
     let facts = table.lines().filter_map(|line| {
         let words: Vec<&str> = line.trim().trim_end_matches(',').split(' ').collect();
         match words[..] {
-            [number, "v", version, "Verdict" | "Merge" | "Allotment", name] if number.parse::<u16>().is_ok() => {
+            [number, "v", version, "Verdict" | "Merge" | "Allotment", name, ..] if number.parse::<u16>().is_ok() => {
                 Some((snake(name), version.to_owned()))
             }
             _ => None,

@@ -336,4 +336,69 @@ mod tests {
         assert_eq!(digest::all(&before).unwrap(), expected, "a view of before");
         assert_eq!(digest::all(&reader.view().unwrap()).unwrap(), expected, "a view of after");
     }
+
+    /// What folding a log says that goes on with something which this build doesn't know.
+    fn refusal(bytes: Vec<u8>) -> String {
+        let (store, _folder) = empty_store();
+        let mut projector = Projector::open(Arc::clone(&store)).unwrap();
+        projector.apply(&[entry(1, 1, vec![], None)], true).unwrap();
+        let before = digest::all(&Reader::new(Arc::clone(&store)).view().unwrap()).unwrap();
+        let unknown = Entry { lsn: Lsn(3), bytes: bytes.into() };
+        let error = projector.apply(&[entry(2, 2, vec![], None), unknown], true).unwrap_err();
+        // Nothing of the batch is there, and it can be folded again.
+        assert_eq!((projector.cursor().lsn, store.cursor().unwrap().lsn), (Lsn(1), Lsn(1)));
+        assert_eq!(digest::all(&Reader::new(store).view().unwrap()).unwrap(), before);
+        projector.apply(&[entry(2, 2, vec![], None)], true).unwrap();
+        error.to_string()
+    }
+
+    #[test]
+    fn what_this_build_does_not_know_stops_the_fold_with_its_position() {
+        let plain = Record::decode(&entry(3, 3, vec![], None).bytes).unwrap();
+        let with = |number, version, body: &[u8]| {
+            let facts = vec![schemas::RawFact { number, version, body: Blob(body.to_vec()) }];
+            Record { facts, ..plain.clone() }.encode().unwrap()
+        };
+        let unknown = "is unknown to this build; a newer Everfold wrote it";
+        assert_eq!(refusal(with(9_999, 1, b"")), format!("record 3 can't be folded: fact 9999 version 1 {unknown}"));
+        assert_eq!(refusal(with(1, 200, b"")), format!("record 3 can't be folded: fact 1 version 200 {unknown}"));
+        assert_eq!(refusal(with(20, 1, b"\x09")), "record 3 can't be folded: the bytes are truncated");
+        let mut newer = plain.encode().unwrap();
+        newer[4] = FORMAT + 1;
+        assert_eq!(refusal(newer), format!("record 3 can't be folded: record format 2 {unknown}"));
+        let barrier = schemas::facts::FormatBarrier { format: FORMAT + 1 };
+        let barrier = Record { facts: vec![Fact::from(barrier).encode()], ..plain }.encode().unwrap();
+        let newer = "record 3 raises the log's format to 2, which this build doesn't know; run a newer Everfold";
+        assert_eq!(refusal(barrier), newer);
+    }
+
+    #[test]
+    fn models_of_another_version_are_stale_and_rebuilt_with_what_they_read() {
+        let (store, _folder) = empty_store();
+        let log = [entry(1, 1, vec![], None), entry(2, 2, vec![], None)];
+        let mut projector = Projector::open(Arc::clone(&store)).unwrap();
+        projector.apply(&log, true).unwrap();
+        assert_eq!(projector.stale(), []);
+        let expected = digest::all(&Reader::new(Arc::clone(&store)).view().unwrap()).unwrap();
+
+        let mut generations = store.generations().unwrap();
+        let older = Generation { version: 0, ..generations.of(Model::Timeline).unwrap().clone() };
+        store.create_family(&older.family()).unwrap();
+        generations.set(Model::Timeline, older);
+        store.commit(rocksdb::WriteBatch::default(), None, Some(&generations)).unwrap();
+        let mut projector = Projector::open(Arc::clone(&store)).unwrap();
+        assert_eq!(projector.stale(), [Model::Timeline]);
+        let mut rebuild = projector.rebuild(&projector.stale()).unwrap();
+        rebuild.apply(&log[..1], false).unwrap();
+        assert!(matches!(projector.adopt(&rebuild), Err(FoldError::Store(StoreError::OtherHistory { .. }))));
+        rebuild.apply(&log[1..], false).unwrap();
+        projector.adopt(&rebuild).unwrap();
+        let generation = |model: Model| store.generations().unwrap().of(model).unwrap().generation;
+        for model in models::with_reads(&[Model::Timeline]) {
+            assert_eq!(generation(model.model), 2, "{:?}", model.model);
+        }
+        assert_eq!(generation(Model::Push), 1, "what it doesn't read stays");
+        assert_eq!(digest::all(&Reader::new(Arc::clone(&store)).view().unwrap()).unwrap(), expected);
+        assert_eq!(Projector::open(store).unwrap().stale(), []);
+    }
 }

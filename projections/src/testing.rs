@@ -66,6 +66,11 @@ impl World {
         self.projector.cursor().lsn
     }
 
+    /// Like [`World::apply`], with a header that is not the usual.
+    pub(crate) fn apply_as(&mut self, change: impl FnOnce(&mut Header), facts: impl IntoIterator<Item = Fact>) -> Lsn {
+        self.try_fold_as(change, facts).unwrap().cursor.lsn
+    }
+
     /// Like [`World::apply`], and says what that touched and cost.
     pub(crate) fn fold(&mut self, facts: impl IntoIterator<Item = Fact>) -> Applied {
         self.try_fold(facts).unwrap()
@@ -73,11 +78,19 @@ impl World {
 
     /// Like [`World::fold`]; a record that can't be folded leaves no trace.
     pub(crate) fn try_fold(&mut self, facts: impl IntoIterator<Item = Fact>) -> Result<Applied, FoldError> {
+        self.try_fold_as(|_| {}, facts)
+    }
+
+    fn try_fold_as(
+        &mut self,
+        change: impl FnOnce(&mut Header),
+        facts: impl IntoIterator<Item = Fact>,
+    ) -> Result<Applied, FoldError> {
         self.now_ms += 1_000;
         let lsn = self.projector.cursor().lsn.next();
         let mut id = [0; 16];
         id[..8].copy_from_slice(&lsn.to_bytes());
-        let header = Header {
+        let mut header = Header {
             format: FORMAT,
             id: RecordId(id),
             attempt: 0,
@@ -89,6 +102,7 @@ impl World {
             writes: Vec::new(),
             after: None,
         };
+        change(&mut header);
         let facts = facts.into_iter().map(|fact| fact.encode()).collect();
         let bytes = schemas::Record { header, facts }.encode().unwrap();
         let entry = Entry { lsn, bytes: bytes.into() };

@@ -123,3 +123,69 @@ pub fn voids(read: &dyn Read, from: Lsn) -> impl Iterator<Item = Result<(Lsn, Vo
         Ok((lsn, decode(VOIDS, &value)?))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use schemas::{FORMAT, Header, LogTime, Origin};
+
+    use super::*;
+    use crate::testing::Nothing;
+
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+    fn id(ordinal: u64) -> RecordId {
+        RecordId(u128::from(ordinal).to_be_bytes())
+    }
+
+    /// Folds the `ordinal`-th record of a log, at a log time.
+    fn fold_at(ordinal: u64, ms: u64, batch: &mut Batch<'_>) -> Option<Void> {
+        let header = Header {
+            format: FORMAT,
+            id: id(ordinal),
+            attempt: 0,
+            at_ms: ms,
+            node: 0,
+            origin: Origin::Server,
+            cause: None,
+            reads: Vec::new(),
+            writes: Vec::new(),
+            after: None,
+        };
+        let log_time = LogTime::default().advance_by(ms, true);
+        fold(&At { lsn: Lsn(ordinal), index: 0, header: &header, log_time }, ordinal, batch).unwrap()
+    }
+
+    /// Which of the first records are known.
+    fn known(batch: &Batch<'_>) -> Vec<u64> {
+        (1..=5).filter(|ordinal| applied(batch, &id(*ordinal)).unwrap().is_some()).collect()
+    }
+
+    #[test]
+    fn record_ids_are_known_for_a_day_and_a_million_records() {
+        let begun = |batch: &mut Batch<'_>| (1..=5).for_each(|n| assert_eq!(fold_at(n, n, batch), None));
+
+        // A million records, but not a day.
+        let mut batch = Batch::new(&Nothing);
+        begun(&mut batch);
+        fold_at(2_000_000, DAY_MS, &mut batch);
+        assert_eq!(known(&batch), [1, 2, 3, 4, 5]);
+        fold_at(2_000_001, DAY_MS + 1, &mut batch);
+        assert_eq!(known(&batch), [2, 3, 4, 5], "the first is a day old");
+
+        // A day, but not a million records.
+        let mut batch = Batch::new(&Nothing);
+        begun(&mut batch);
+        fold_at(KEEP_RECORDS + 1, 30 * DAY_MS, &mut batch);
+        assert_eq!(known(&batch), [1, 2, 3, 4, 5]);
+        fold_at(KEEP_RECORDS + 2, 30 * DAY_MS, &mut batch);
+        assert_eq!(known(&batch), [2, 3, 4, 5], "a million came after the first");
+
+        // Both: some with each record, the oldest first.
+        fold_at(2 * KEEP_RECORDS, 30 * DAY_MS, &mut batch);
+        assert_eq!(known(&batch), [4, 5]);
+        assert_eq!(fold_at(4, 30 * DAY_MS, &mut batch), Some(Void::Repeated(Lsn(4))), "what is known is void again");
+        fold_at(2 * KEEP_RECORDS + 1, 30 * DAY_MS, &mut batch);
+        assert!(known(&batch).is_empty());
+        assert_eq!(fold_at(3, 30 * DAY_MS, &mut batch), None, "what is forgotten is new");
+    }
+}

@@ -55,8 +55,10 @@ pub enum FactKind {
     Allotment,
 }
 
+/// A line is a fact: its number, the version that is written, its kind and its type. Older versions follow, each with the
+/// type that it had, from which the fact is made: `7 v 3 Merge Thing from v 1 ThingV1 from v 2 ThingV2,`.
 macro_rules! facts {
-    ($($number:literal v $version:literal $kind:ident $name:ident,)*) => {
+    ($($number:literal v $version:literal $kind:ident $name:ident $(from v $old:literal $former:ident)*,)*) => {
         /// The decoded view of a fact. Folds match it without a wildcard where they mean to see every fact.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         #[serde(tag = "fact", rename_all = "snake_case")]
@@ -95,7 +97,10 @@ macro_rules! facts {
             /// [`DecodeError::UnknownFact`] and whatever malformed bytes give.
             pub fn decode(number: u16, version: u8, body: &[u8]) -> Result<Self, DecodeError> {
                 match (number, version) {
-                    $(($number, $version) => codec::decode(body).map(Self::$name),)*
+                    $(
+                        ($number, $version) => codec::decode(body).map(Self::$name),
+                        $(($number, $old) => codec::decode::<$former>(body).map(|old| Self::$name(old.into())),)*
+                    )*
                     _ => Err(DecodeError::UnknownFact { number, version }),
                 }
             }
@@ -171,4 +176,71 @@ facts! {
     110 v 1 Verdict AliasSet,
     111 v 1 Verdict AliasRemoved,
     112 v 1 Verdict RoomPublished,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+    pub struct Moved {
+        to: String,
+        metres: u64,
+        why: Option<String>,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct MovedV1 {
+        to: String,
+    }
+
+    #[derive(Serialize, Deserialize)]
+    struct MovedV2 {
+        to: String,
+        kilometres: u32,
+    }
+
+    impl From<MovedV1> for Moved {
+        fn from(old: MovedV1) -> Self {
+            Self { to: old.to, metres: 0, why: None }
+        }
+    }
+
+    impl From<MovedV2> for Moved {
+        fn from(old: MovedV2) -> Self {
+            Self { to: old.to, metres: u64::from(old.kilometres) * 1_000, why: None }
+        }
+    }
+
+    facts! {
+        1 v 3 Verdict Moved from v 1 MovedV1 from v 2 MovedV2,
+        2 v 1 Merge IdleGap,
+    }
+
+    #[test]
+    fn older_versions_are_upcast() {
+        let moved = |metres, why: Option<&str>| Moved { to: "Bern".into(), metres, why: why.map(Into::into) };
+        let golden: [(u8, &[u8], Moved); 3] = [
+            (1, b"\x04Bern", moved(0, None)),
+            (2, b"\x04Bern\x07", moved(7_000, None)),
+            (3, b"\x04Bern\x07\x01\x02so", moved(7, Some("so"))),
+        ];
+        for (version, bytes, expected) in golden {
+            assert_eq!(Fact::decode(1, version, bytes), Ok(expected.into()), "version {version}");
+        }
+        let now = Fact::from(moved(7, Some("so")));
+        assert_eq!(now.encode(), RawFact { number: 1, version: 3, body: Blob(b"\x04Bern\x07\x01\x02so".to_vec()) });
+        assert_eq!((now.number(), now.name()), (1, "Moved"));
+        assert_eq!(Fact::ALL, [(1, 3, FactKind::Verdict, "Moved"), (2, 1, FactKind::Merge, "IdleGap")]);
+        assert_eq!(Fact::schemas().len(), 2);
+    }
+
+    #[test]
+    fn what_no_version_was_is_refused() {
+        for (number, version) in [(1, 0), (1, 4), (2, 2), (3, 1)] {
+            assert_eq!(Fact::decode(number, version, b""), Err(DecodeError::UnknownFact { number, version }));
+        }
+        assert_eq!(Fact::decode(1, 2, b"\x04Bern"), Err(DecodeError::Truncated));
+        assert_eq!(Fact::decode(1, 1, b"\x04Bern\x07"), Err(DecodeError::Trailing(1)), "it is read as what it says");
+    }
 }

@@ -118,7 +118,7 @@ impl Filter {
             Some(user) => user.strip_prefix('@').and_then(|user| user.split_once(':')) == Some((wanted, server)),
             None => false,
         };
-        let about = |wanted: &String| record.facts.iter().any(|fact| audit::room(fact) == Some(wanted));
+        let about = |wanted: &String| audit::is_about(&record.header, &record.facts, wanted);
         self.user.as_ref().is_none_or(by) && self.room.as_ref().is_none_or(about)
     }
 
