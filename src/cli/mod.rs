@@ -10,11 +10,16 @@ mod serve;
 mod server;
 mod user;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
 use crate::{
+    config::Config,
     fold::{self, ReplayError},
     log::{ReadError, embedded::OpenError},
 };
@@ -71,12 +76,33 @@ struct Settings {
 
 impl Settings {
     /// Loads them, with more flags on top.
-    fn load(&self, mut flags: Vec<(&'static str, String)>) -> anyhow::Result<crate::config::Config> {
+    fn load(&self, mut flags: Vec<(&'static str, String)>) -> anyhow::Result<Config> {
         if let Some(data) = &self.data {
             flags.push(("data", data.display().to_string()));
         }
         Ok(crate::config::from_environment(self.config.as_deref(), &flags)?)
     }
+
+    /// A command line that does something with the same settings, as it can be typed: by the name under which this
+    /// program was started.
+    fn command(&self, what: &str, config: &Config) -> String {
+        let program = std::env::args_os().next().unwrap_or_else(|| "everfold".into());
+        let mut line = format!("{} {what} --data {}", quoted(program.as_ref()), quoted(&config.data));
+        if let Some(file) = &self.config {
+            line += &format!(" --config {}", quoted(file));
+        }
+        line
+    }
+}
+
+/// A path as a shell reads it.
+fn quoted(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    if !path.is_empty() && path.chars().all(plain) {
+        return path.into_owned();
+    }
+    format!("'{}'", path.replace('\'', r"'\''"))
 }
 
 /// Does what the command line asks for.
@@ -126,6 +152,18 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn paths_are_quoted_where_a_shell_would_split_them() {
+        for (path, expected) in [
+            ("target/debug/everfold", "target/debug/everfold"),
+            ("/my data", "'/my data'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(path.as_ref()), expected);
+        }
+    }
 
     #[test]
     fn every_command_has_examples() {

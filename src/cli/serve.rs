@@ -55,10 +55,12 @@ impl Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.settings.load(args.flags())?;
     telemetry::init(&config.telemetry)?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+    let create = args.settings.command("user create NAME --admin", &config);
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, &create))
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+/// Serves until it is told to stop. `create` is the command that makes an administrator.
+async fn serve(config: Config, create: &str) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let start = Server::start(config, World::default());
     let server = tokio::select! {
@@ -68,7 +70,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let greeted = match server.app().read_only {
         Some(lsn) => greet_replay(&server, lsn),
-        None => greet(&server.app().config, server.addresses()),
+        None => greet(&server.app().config, server.addresses(), create),
     };
     if let Err(error) = greeted {
         tracing::info!(%error, "nobody reads where the server is");
@@ -94,7 +96,7 @@ fn greet_replay(server: &Server, lsn: Lsn) -> std::io::Result<()> {
 }
 
 /// Says where the server is; for people, what to do next.
-fn greet(config: &Config, addresses: &[SocketAddr]) -> std::io::Result<()> {
+fn greet(config: &Config, addresses: &[SocketAddr], create: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     for address in addresses {
         writeln!(out, "listening on http://{address}")?;
@@ -105,8 +107,7 @@ fn greet(config: &Config, addresses: &[SocketAddr]) -> std::io::Result<()> {
         (None, None) => String::new(),
     };
     writeln!(out, "  point a Matrix client at {url}")?;
-    let data = config.data.display();
-    writeln!(out, "  make the first administrator with: everfold user create NAME --admin --data {data}")?;
+    writeln!(out, "  make the first administrator with: {create}")?;
     match config.registration.mode {
         RegistrationMode::Open => writeln!(out, "  anybody may register")?,
         RegistrationMode::Token => writeln!(out, "  registering needs a registration token")?,

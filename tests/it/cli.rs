@@ -6,6 +6,7 @@ use std::{
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
+use everfold::config::Sources;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -48,9 +49,7 @@ pub struct Served {
 
 impl Served {
     pub fn start(data: &Path) -> Self {
-        let served = Self::of(&mut everfold(data, &["serve", "--listen", "127.0.0.1:0"]));
-        assert!(served.greeting.contains("everfold user create NAME --admin"), "no way to the first admin");
-        served
+        Self::of(&mut everfold(data, &["serve", "--listen", "127.0.0.1:0"]))
     }
 
     pub fn of(command: &mut Command) -> Self {
@@ -111,6 +110,16 @@ async fn the_first_administrator_is_made_and_changed_from_the_command_line() {
     assert!(unreachable.contains("no server answers at"), "{unreachable}");
     let over_there = run(&mut everfold(data.path(), &["user", "list", "--url", &served.url]), "");
     assert_eq!(printed(&over_there).len(), 3);
+    served.signal("TERM");
+}
+
+#[test]
+fn the_greeting_names_a_command_that_works_as_typed() {
+    let folder = TempDir::new().unwrap();
+    let served = Served::start(&folder.path().join("my data"));
+    let (_, command) = served.greeting.split_once("make the first administrator with: ").expect("a command");
+    let made = Command::new("sh").args(["-c", &command.replace("NAME", "root")]).output().unwrap();
+    assert_eq!(printed(&made)[0]["user_id"], "@root:localhost");
     served.signal("TERM");
 }
 
@@ -191,6 +200,16 @@ fn wrong_settings_are_named() {
     assert_eq!(run(&mut everfold(data.path(), &["nonsense"]), "").status.code(), Some(2));
     let example = Command::new(env!("CARGO_BIN_EXE_everfold")).args(["config", "example"]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&example.stdout), everfold::config::EXAMPLE);
+
+    // A file for another folder, which is then checked and used.
+    let folder = data.path().join("it's \"mine\"");
+    let example = run(&mut everfold(&folder, &["config", "example"]), "");
+    let file = data.path().join("everfold.toml");
+    std::fs::write(&file, &example.stdout).unwrap();
+    let config = everfold::config::Config::load(Sources { file: Some(&file), ..Sources::default() }).unwrap();
+    assert_eq!(config.data, folder);
+    let checked = run(&mut everfold(&folder, &["config", "check", "--config", file.to_str().unwrap()]), "");
+    assert_eq!(checked.status.code(), Some(0), "{}", text(&checked));
 }
 
 #[test]
