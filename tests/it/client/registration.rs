@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use http::Method;
 use serde_json::json;
 
-use crate::common::TestServer;
+use crate::common::{Reply, TestServer};
 
 #[tokio::test]
 async fn a_dummy_stage_registers_and_logs_in() {
@@ -156,5 +157,30 @@ async fn guests_come_in_where_they_may() {
     assert_eq!(guest.post("/account/password", body).await.error(), (403, "M_GUEST_ACCESS_FORBIDDEN"));
     guest.post("/logout", json!({})).await.ok();
     assert_eq!(guest.get("/account/whoami").await.error(), (401, "M_UNKNOWN_TOKEN"));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn registering_is_limited_by_address() {
+    let limits = [("rate_limits.enabled", "on"), ("rate_limits.registration.burst", "3")];
+    let (server, clock) = TestServer::with_clock(&limits).await;
+    let register = async |from: &str, name: &str| {
+        let body = json!({ "username": name, "password": "long enough", "auth": { "type": "m.login.dummy" } });
+        let request = server.client().request(Method::POST, "/register").header("X-Forwarded-For", from);
+        Reply::of(request.json(&body)).await
+    };
+    for name in ["anna", "bert", "carl"] {
+        register("10.0.0.1", name).await.ok();
+    }
+    let limited = register("10.0.0.1", "dora").await;
+    assert_eq!(limited.error(), (429, "M_LIMIT_EXCEEDED"));
+    assert_eq!((&limited["retry_after_ms"], limited.header("retry-after")), (&json!(5000), "5"));
+    assert!(limited["error"].as_str().unwrap().contains("rate_limits.registration"), "{}", limited.text);
+    let available = server.client().request(Method::GET, "/register/available?username=dora");
+    let available = Reply::of(available.header("X-Forwarded-For", "10.0.0.1")).await;
+    assert_eq!(available.error(), (429, "M_LIMIT_EXCEEDED"), "asking for names is the same");
+    register("10.0.0.2", "emil").await.ok();
+    clock.advance(Duration::from_secs(5));
+    register("10.0.0.1", "dora").await.ok();
     server.finish().await;
 }
