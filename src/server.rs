@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{Clock, Random, StoppedClock, SystemClock, SystemRandom},
-    commands::{self, Commands, FoundingError},
+    commands::{self, Backlog, Commands, FoundingError},
     config::{Backend, Config},
     ephemeral::Ephemeral,
     fold::{self, Driver, Progress, Rebuilds, ReplayError, Replayed},
@@ -121,6 +121,7 @@ impl Server {
             key: Arc::new(key),
             server_name: config.server_name.clone(),
             node: NODE,
+            backlog: Backlog::default(),
         });
         let (listeners, addresses) = bind(&config).await?;
         let stop = CancellationToken::new();

@@ -7,8 +7,8 @@ use projections::{
     models::{directory, events, membership::Membership, relations, state},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
-    api::error::ErrorKind, events::StateEventType,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
+    OwnedUserId, RoomId, UserId, api::error::ErrorKind, events::StateEventType,
 };
 use schemas::Lsn;
 
@@ -16,7 +16,7 @@ use super::{
     Commands, Error, Parts, Refusal, Request, Sender,
     guards::active,
     lane::{Job, Step, Tip},
-    room::{NewEvent, Room, compose, not_blocked},
+    room::{NewEvent, Room, compose, not_blocked, now},
     rooms::check_invitee,
 };
 use crate::rooms::{Prototype, redaction};
@@ -93,7 +93,9 @@ impl Commands {
 
     async fn send(&self, by: By, room: &RoomId, prototype: Prototype) -> Result<OwnedEventId, Error> {
         let By { sender, request, transaction } = by;
-        let job = Send { parts: Arc::clone(self.parts()), room: room.to_owned(), sender, prototype, transaction };
+        let parts = Arc::clone(self.parts());
+        let at = now(&parts);
+        let job = Send { parts, room: room.to_owned(), sender, prototype, transaction, at };
         self.lanes().run(room, request, job).await
     }
 }
@@ -105,6 +107,7 @@ struct Send {
     sender: Sender,
     prototype: Prototype,
     transaction: Option<String>,
+    at: MilliSecondsSinceUnixEpoch,
 }
 
 impl Send {
@@ -132,7 +135,12 @@ impl Job for Send {
         }
         self.check_invited(&room)?;
         self.check_aliases(&room)?;
-        let event = NewEvent { prototype: self.prototype.clone(), transaction: self.transaction.clone(), sender_reads };
+        let event = NewEvent {
+            prototype: self.prototype.clone(),
+            transaction: self.transaction.clone(),
+            sender_reads,
+            at: self.at,
+        };
         let composed = compose(&self.parts, &room, tip, &self.sender, event)?;
         let id = composed.id.clone();
         if composed.changes_state {

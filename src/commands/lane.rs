@@ -339,7 +339,10 @@ impl Lane {
             None => *base = Some(now),
             Some(Sealed::Message(records, event, depth)) => {
                 let after = Some(work.id());
-                self.fly(work, records);
+                if !self.fly(work, records) {
+                    *base = Some(now);
+                    return;
+                }
                 *base = Some(Base { tip: Tip { before: Some((event, depth)), ..now.tip }, after, ..now });
             }
             Some(Sealed::Drain | Sealed::Barrier(_)) if !self.flying.works.is_empty() => {
@@ -374,8 +377,16 @@ impl Lane {
         }
     }
 
-    fn fly(&mut self, work: Box<dyn Work>, records: Vec<bytes::Bytes>) {
+    /// Appends what was decided; says whether it could be.
+    fn fly(&mut self, work: Box<dyn Work>, records: Vec<bytes::Bytes>) -> bool {
         let parts = Arc::clone(&self.parts);
+        let place = match parts.admit(&records) {
+            Ok(place) => place,
+            Err(error) => {
+                work.fail(error);
+                return false;
+            }
+        };
         // The order of these calls is the order on the log.
         let receipts = parts.log.append(records);
         self.flying.works.push_back(work);
@@ -384,8 +395,11 @@ impl Lane {
             for receipt in receipts {
                 last = receipt.await.map_err(|_| Error::Unavailable("the log is closed".into()))??;
             }
-            Ok((last, parts.progress.outcome(last).await?))
+            let outcome = parts.progress.outcome(last).await?;
+            drop(place);
+            Ok((last, outcome))
         }));
+        true
     }
 
     /// Waits until nothing is in flight.

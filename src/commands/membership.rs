@@ -7,8 +7,8 @@ use projections::{
     models::{accounts, membership, membership::Membership, profiles},
 };
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomId, UserId, api::error::ErrorKind,
-    events::StateEventType,
+    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    api::error::ErrorKind, events::StateEventType,
 };
 use schemas::{
     Draft, Key, Lsn, Read, Tag,
@@ -20,7 +20,7 @@ use super::{
     Commands, Decision, Error, Parts, Refusal, Request, Sender,
     guards::{active, standing},
     lane::{Job, Step, Tip},
-    room::{NewEvent, Room, compose, not_blocked},
+    room::{NewEvent, Room, compose, not_blocked, now},
     rooms::check_invitee,
     unchanged,
 };
@@ -77,7 +77,9 @@ impl Commands {
         reason: Option<String>,
     ) -> Result<(), Error> {
         let request = Request::from(&sender);
-        let job = Change { parts: Arc::clone(self.parts()), room: room.to_owned(), sender, target, change, reason };
+        let parts = Arc::clone(self.parts());
+        let at = now(&parts);
+        let job = Change { parts, room: room.to_owned(), sender, target, change, reason, at };
         self.lanes().run(room, request, job).await
     }
 
@@ -87,7 +89,9 @@ impl Commands {
     /// When the rules forbid it.
     pub async fn refresh_member(&self, sender: Sender, room: &RoomId) -> Result<(), Error> {
         let request = Request::from(&sender);
-        let job = Refresh { parts: Arc::clone(self.parts()), room: room.to_owned(), sender };
+        let parts = Arc::clone(self.parts());
+        let at = now(&parts);
+        let job = Refresh { parts, room: room.to_owned(), sender, at };
         self.lanes().run(room, request, job).await
     }
 
@@ -119,6 +123,7 @@ struct Change {
     target: OwnedUserId,
     change: Move,
     reason: Option<String>,
+    at: MilliSecondsSinceUnixEpoch,
 }
 
 impl Job for Change {
@@ -146,7 +151,7 @@ impl Job for Change {
         }
         let (content, reads) = self.content(&room, current)?;
         let prototype = Prototype::state("m.room.member", self.target.as_str(), content);
-        let event = NewEvent { prototype, transaction: None, sender_reads };
+        let event = NewEvent { prototype, transaction: None, sender_reads, at: self.at };
         let mut composed = compose(&self.parts, &room, tip, &self.sender, event)?;
         composed.draft.reads.extend(reads);
         Ok(Step::Barrier(composed.draft, Box::new(|_| Ok(()))))
@@ -269,6 +274,7 @@ struct Refresh {
     parts: Arc<Parts>,
     room: OwnedRoomId,
     sender: Sender,
+    at: MilliSecondsSinceUnixEpoch,
 }
 
 impl Job for Refresh {
@@ -297,7 +303,7 @@ impl Job for Refresh {
         }
         let prototype = Prototype::state("m.room.member", self.sender.user.as_str(), content);
         let sender_reads = active(&tip.view, &self.sender)?;
-        let event = NewEvent { prototype, transaction: None, sender_reads };
+        let event = NewEvent { prototype, transaction: None, sender_reads, at: self.at };
         let composed = compose(&self.parts, &room, tip, &self.sender, event)?;
         Ok(Step::Barrier(composed.draft, Box::new(|_| Ok(()))))
     }

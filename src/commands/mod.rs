@@ -6,6 +6,7 @@
 
 pub mod account_data;
 pub mod accounts;
+mod backlog;
 pub mod content;
 pub mod devices;
 mod directory;
@@ -35,6 +36,7 @@ use ruma::OwnedServerName;
 use schemas::{Draft, Expect, Key, Lsn, Origin, Read, RecordId, admission::Void};
 use tokio_util::task::TaskTracker;
 
+pub use backlog::Backlog;
 pub use error::{Error, Refusal};
 pub use genesis::{FoundingError, found, server_of};
 pub use guards::Sender;
@@ -69,6 +71,8 @@ pub struct Parts {
     pub server_name: OwnedServerName,
     /// This node.
     pub node: u32,
+    /// What is appended and not folded yet.
+    pub backlog: Backlog,
 }
 
 /// The only caller of [`Log::append`].
@@ -214,8 +218,11 @@ where
         };
         let records = stamp.seal(draft, &view)?;
         drop(view);
+        let place = parts.admit(&records)?;
         let lsn = parts.append(records).await?;
-        match parts.progress.outcome(lsn).await? {
+        let outcome = parts.progress.outcome(lsn).await?;
+        drop(place);
+        match outcome {
             None => {
                 stamp.applied(lsn);
                 return reply(&Done { lsn, source: Arc::clone(&parts.source) });
@@ -231,6 +238,17 @@ where
 }
 
 impl Parts {
+    /// A place in the backlog for records that are to be appended.
+    ///
+    /// # Errors
+    /// When the fold stands still or is too far behind. Nothing is on the log then.
+    pub(crate) fn admit(&self, records: &[bytes::Bytes]) -> Result<backlog::Place, Error> {
+        match self.progress.stopped() {
+            Some(stopped) => Err(stopped.into()),
+            None => self.backlog.admit(records),
+        }
+    }
+
     /// Appends records that stand together, and gives the position of the last.
     pub(crate) async fn append(&self, records: Vec<bytes::Bytes>) -> Result<Lsn, Error> {
         let mut last = Err(Error::Internal("nothing to append".into()));

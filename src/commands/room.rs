@@ -118,6 +118,8 @@ pub struct NewEvent {
     pub transaction: Option<String>,
     /// The guards of the sender.
     pub sender_reads: Vec<Read>,
+    /// When it was asked for: the same however often it is decided.
+    pub at: MilliSecondsSinceUnixEpoch,
 }
 
 /// A draft of a record with one event.
@@ -165,10 +167,9 @@ impl Parents {
 /// When the rules forbid it, or it is too large.
 pub fn compose(parts: &Parts, room: &Room<'_>, tip: &Tip, sender: &Sender, event: NewEvent) -> Result<Composed, Error> {
     let Parents { ids, depth, before, in_flight } = Parents::of(room, tip)?;
-    let NewEvent { prototype, transaction, sender_reads } = event;
+    let NewEvent { prototype, transaction, sender_reads, at } = event;
     let builder = Builder { rules: room.rules, key: &parts.key };
     let place = Position { room_id: Some(&room.id), prev_events: &ids, depth: depth.saturating_add(1) };
-    let at = now(parts);
     let look = |event_type: &StateEventType, state_key: &str| {
         let read = || before.state.pdu(room.view, event_type, state_key);
         match before.state.as_stored() {
@@ -242,7 +243,7 @@ fn other_servers(room: &Room<'_>, parts: &Parts) -> Result<Vec<String>, StoreErr
 }
 
 /// The time that a new event states.
-pub(super) fn now(parts: &Parts) -> MilliSecondsSinceUnixEpoch {
+pub fn now(parts: &Parts) -> MilliSecondsSinceUnixEpoch {
     MilliSecondsSinceUnixEpoch(UInt::new_saturating(parts.now_ms()))
 }
 

@@ -7,7 +7,7 @@ use projections::{
     models::{accounts, events, profiles},
 };
 use ruma::{
-    OwnedRoomAliasId, OwnedRoomId, RoomId, RoomVersionId, UserId,
+    MilliSecondsSinceUnixEpoch, OwnedRoomAliasId, OwnedRoomId, RoomId, RoomVersionId, UInt, UserId,
     api::{
         client::room::{Visibility as ListVisibility, create_room::v3 as create_room},
         error::ErrorKind,
@@ -26,10 +26,13 @@ use super::{
     room::now,
     unchanged,
 };
-use crate::rooms::{
-    Builder,
-    create::{self, Begun, CreateError, Founding, Profile},
-    versions, visibility,
+use crate::{
+    clock::Random,
+    rooms::{
+        Builder,
+        create::{self, Begun, CreateError, Founding, Profile},
+        versions, visibility,
+    },
 };
 
 impl Commands {
@@ -48,6 +51,7 @@ impl Commands {
         let random_id = RoomId::parse(format!("!{localpart}:{}", parts.server_name))
             .map_err(|error| Error::Internal(format!("a room id of this server can't be made: {error}")))?;
         let version = request.room_version.clone().unwrap_or(default_version);
+        let mut at = now(&parts);
         self.execute(&sender.clone(), move |view| {
             let reads = active(view, &sender)?;
             for invited in &request.invite {
@@ -57,9 +61,16 @@ impl Commands {
             let rules = versions::rules(&version)
                 .map_err(|error| Refusal::new(ErrorKind::UnsupportedRoomVersion, error.to_string()))?;
             let founding = Founding { creator: &sender.user, version: &version, rules, alias: alias.as_deref() };
-            let begun = begin(&parts, view, &request, founding, &random_id)?;
-            let id = begun.events.first().map(|event| event.pdu.room_id().to_owned());
-            let id = id.ok_or_else(|| Error::Internal("a room without events".into()))?;
+            let (id, begun) = loop {
+                let begun = begin(&parts, view, &request, founding, (&random_id, at))?;
+                let id = begun.events.first().map(|event| event.pdu.room_id().to_owned());
+                let id = id.ok_or_else(|| Error::Internal("a room without events".into()))?;
+                if events::room_nid(view, id.as_str())?.is_none() {
+                    break (id, begun);
+                }
+                // The id may be a hash of who creates what and when: somebody has asked for the same in the same millisecond.
+                at = soon_after(at, &*parts.random);
+            };
             let mut draft = draft(view, &id, begun, reads)?;
             if let Some(alias) = &alias {
                 claim_alias(&parts, view, alias, &id, &sender, &mut draft)?;
@@ -78,7 +89,7 @@ fn begin(
     view: &View,
     request: &create_room::Request,
     founding: Founding<'_>,
-    random_id: &RoomId,
+    (random_id, at): (&RoomId, MilliSecondsSinceUnixEpoch),
 ) -> Result<Begun, Error> {
     let (creator, rules) = (founding.creator, founding.rules);
     let members = request.invite.iter().map(|user| &**user).chain([creator]);
@@ -90,7 +101,13 @@ fn begin(
     let prototypes = create::prototypes(request, founding, of)?;
     let builder = Builder { rules, key: &parts.key };
     let room_id = (!rules.authorization.room_create_event_id_as_room_id).then_some(random_id);
-    Ok(create::begin(builder, prototypes, creator, room_id, now(parts))?)
+    Ok(create::begin(builder, prototypes, creator, room_id, at)?)
+}
+
+/// Some moment of the next second.
+fn soon_after(at: MilliSecondsSinceUnixEpoch, random: &dyn Random) -> MilliSecondsSinceUnixEpoch {
+    let later = 1 + u16::from_le_bytes(random.bytes()) % 1_000;
+    MilliSecondsSinceUnixEpoch(at.0.saturating_add(UInt::from(later)))
 }
 
 fn profile(view: &View, user: &UserId) -> Result<Profile, Error> {
@@ -136,9 +153,6 @@ fn alias_of(parts: &Parts, request: &create_room::Request) -> Result<Option<Owne
 
 /// The record that begins a room: all bytes, then all places, each on the state after the one before.
 fn draft(view: &View, id: &RoomId, begun: Begun, sender_reads: Vec<Read>) -> Result<Draft, Error> {
-    if events::room_nid(view, id.as_str())?.is_some() {
-        return Err(Error::Internal(format!("there is a room {id} already")));
-    }
     let room = Key::new(Tag::RoomState, id.as_str());
     let mut draft = Draft { reads: sender_reads, writes: vec![room], facts: Vec::new() };
     draft.reads.push(unchanged(view, room)?);

@@ -4,10 +4,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use projections::{Cursor, FoldError, Model, Projector, Reader, Source, Store, StoreError};
+use projections::{Applied, Cursor, FoldError, Model, Projector, Reader, Source, Store, StoreError};
 use schemas::Lsn;
 use tokio::{
     runtime::Handle,
@@ -23,6 +23,8 @@ use crate::{
 /// At most so many records, or so many bytes of them, go into one commit.
 const BATCH_RECORDS: usize = 1_000;
 const BATCH_BYTES: usize = 4 << 20;
+/// When the disk fails, it is tried again after so long.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// Why the fold can't begin, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,26 @@ pub enum StartError {
     /// The store failed, or doesn't fit the log.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl StartError {
+    /// Whether the disk failed, which may pass; what is on the log doesn't change.
+    const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(ReadError::Backend(_))
+                | Self::Fold(FoldError::Store(StoreError::Rocks(_)))
+                | Self::Store(StoreError::Rocks(_))
+        )
+    }
+
+    /// The record that only a newer build can fold, and all after it.
+    const fn barrier(&self) -> Option<Lsn> {
+        match self {
+            Self::Fold(FoldError::Barrier { lsn, .. }) => Some(*lsn),
+            _ => None,
+        }
+    }
 }
 
 type Answer = oneshot::Sender<Result<Cursor, RebuildError>>;
@@ -107,7 +129,8 @@ pub struct Driver {
 
 impl Driver {
     /// Checks that log and read models fit, rebuilds what another version folded, catches up with the tail found, and
-    /// goes on in a thread of its own. Blocks until it has caught up.
+    /// goes on in a thread of its own. Blocks until it has caught up, or has come to records of a format that only a
+    /// newer build knows: then what is folded can be read, and the thread stops at once.
     ///
     /// # Errors
     /// When log and cursor don't fit, or the log or the store fails.
@@ -124,7 +147,10 @@ impl Driver {
             projector.adopt(&scratch)?;
             projector.drop_old_families()?;
         }
-        catch_up(&mut projector, &*log, log.tail(), true, report)?;
+        match catch_up(&mut projector, &*log, log.tail(), true, report) {
+            Err(error) if error.barrier().is_some() => {}
+            caught_up => caught_up?,
+        }
         let reader = Arc::new(Reader::new(store));
         let source: Arc<dyn Source> = Arc::clone(&reader) as Arc<dyn Source>;
         let progress = Arc::new(Progress::new(source, projector.cursor().clone()));
@@ -202,10 +228,22 @@ impl Work {
         loop {
             while self.projector.cursor().lsn < *tail.borrow_and_update() {
                 let began = Instant::now();
-                let entries = self.log.read(self.projector.cursor().lsn.next(), BATCH_RECORDS, BATCH_BYTES)?;
-                let applied = self.projector.apply(&entries, true)?;
-                self.metrics.applied(&applied, began.elapsed());
-                self.progress.publish(&applied);
+                match fold_batch(&mut self.projector, &*self.log, Lsn::MAX, true) {
+                    Ok(applied) => {
+                        self.metrics.applied(&applied, began.elapsed());
+                        self.progress.publish(&applied);
+                    }
+                    Err(error) if error.may_pass() => {
+                        if self.progress.hold(&error.to_string()) {
+                            tracing::error!(%error, "the fold stands still, and nothing is written, until the disk works again");
+                        }
+                        if self.stopping.load(Ordering::SeqCst) {
+                            return Ok(());
+                        }
+                        std::thread::sleep(RETRY_AFTER);
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             if self.stopping.load(Ordering::SeqCst) {
                 return Ok(());
@@ -245,7 +283,7 @@ impl Work {
     }
 
     fn begin_rebuild(&mut self, models: &[Model], answer: Answer) {
-        // What the rebuild before this one replaced: no view reads it any more.
+        // What the rebuild before this one replaced.
         let scratch = self.projector.drop_old_families().and_then(|()| self.projector.rebuild(models));
         let (log, again) = (Arc::clone(&self.log), self.again.clone());
         let (progress, stopping) = (Arc::clone(&self.progress), Arc::clone(&self.stopping));
@@ -254,7 +292,7 @@ impl Work {
                 // The live tables go on meanwhile; each round leaves less, and the last is folded while they wait.
                 let behind = |scratch: &Projector| progress.cursor().lsn.0.saturating_sub(scratch.cursor().lsn.0);
                 while behind(&scratch) > BATCH_RECORDS as u64 && !stopping.load(Ordering::SeqCst) {
-                    fold_some(&mut scratch, &*log, progress.cursor().lsn, false)?;
+                    fold_batch(&mut scratch, &*log, progress.cursor().lsn, false)?;
                 }
                 Ok(Box::new(scratch))
             });
@@ -317,24 +355,28 @@ pub(super) fn catch_up(
     commit_cursor: bool,
     report: &dyn Fn(Lsn, Lsn),
 ) -> Result<(), StartError> {
-    while projector.cursor().lsn < until && fold_some(projector, log, until, commit_cursor)? {
+    while projector.cursor().lsn < until && fold_batch(projector, log, until, commit_cursor)?.records > 0 {
         report(projector.cursor().lsn, until);
     }
     Ok(())
 }
 
-/// Folds one batch of records up to a position, and says whether there was any.
-fn fold_some(
+/// Folds one batch of records up to a position.
+fn fold_batch(
     projector: &mut Projector,
     log: &dyn LogReader,
     until: Lsn,
     commit_cursor: bool,
-) -> Result<bool, StartError> {
+) -> Result<Applied, StartError> {
     let mut entries = log.read(projector.cursor().lsn.next(), BATCH_RECORDS, BATCH_BYTES)?;
     entries.retain(|entry| entry.lsn <= until);
-    if entries.is_empty() {
-        return Ok(false);
+    let folded = projector.apply(&entries, commit_cursor).map_err(StartError::from);
+    match folded.as_ref().err().and_then(StartError::barrier) {
+        // What comes before it can be folded.
+        Some(barrier) if entries.first().is_some_and(|first| first.lsn < barrier) => {
+            entries.retain(|entry| entry.lsn < barrier);
+            Ok(projector.apply(&entries, commit_cursor)?)
+        }
+        _ => folded,
     }
-    projector.apply(&entries, commit_cursor)?;
-    Ok(true)
 }

@@ -27,6 +27,8 @@ pub struct Progress {
 struct Waiting {
     folded: Lsn,
     stopped: Option<Stopped>,
+    /// Why it stands still, though it is being tried again.
+    held: Option<Stopped>,
     by_lsn: BTreeMap<Lsn, Vec<oneshot::Sender<Option<Void>>>>,
 }
 
@@ -60,10 +62,12 @@ impl Progress {
         self.cursor.subscribe()
     }
 
-    /// Why the fold has stopped, if it has.
+    /// Why the fold has stopped, or stands still until a disk has room again, if it does. Nothing should be appended
+    /// meanwhile.
     #[must_use]
     pub fn stopped(&self) -> Option<Stopped> {
-        self.waiting().stopped.clone()
+        let waiting = self.waiting();
+        waiting.stopped.clone().or_else(|| waiting.held.clone())
     }
 
     /// Waits until a record is folded: none if it was applied, else why it is void.
@@ -109,6 +113,7 @@ impl Progress {
         let woken = {
             let mut waiting = self.waiting();
             waiting.folded = applied.cursor.lsn;
+            waiting.held = None;
             let later = waiting.by_lsn.split_off(&applied.cursor.lsn.next());
             std::mem::replace(&mut waiting.by_lsn, later)
         };
@@ -120,6 +125,11 @@ impl Progress {
                 let _ = sender.send(void);
             }
         }
+    }
+
+    /// Says whether it went on until now.
+    pub(super) fn hold(&self, why: &str) -> bool {
+        self.waiting().held.replace(Stopped(why.to_owned())).is_none()
     }
 
     pub(super) fn stop(&self, why: &str) {

@@ -1,5 +1,7 @@
 //! For those who run the server: is it alive, is it ready, what are its figures.
 
+use std::time::Duration;
+
 use axum::{
     Json, Router,
     extract::State,
@@ -41,13 +43,15 @@ struct Readiness {
     stopped: Option<String>,
 }
 
-/// 200 once what is on the log is folded, else 503.
+/// A fold that needs longer than this for what is on the log now has not caught up.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(1);
+
+/// 200 if what is on the log is folded, else 503.
 async fn ready(State(app): State<App>) -> Response {
-    // The tail comes first: what is appended in between is no lag.
     let tail = app.reader.tail();
-    let folded = app.progress.cursor().lsn;
     let stopped = app.progress.stopped().map(|stopped| stopped.to_string());
-    let ready = stopped.is_none() && folded >= tail;
+    let ready = stopped.is_none() && app.progress.reached(tail, CAUGHT_UP_WITHIN).await;
+    let folded = app.progress.cursor().lsn;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(Readiness { ready, tail: tail.0, folded: folded.0, stopped })).into_response()
 }

@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod common;
 mod convergence;
+mod disk;
 mod forks;
 mod fuzz;
 mod http;

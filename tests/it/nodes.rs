@@ -124,6 +124,8 @@ async fn a_change_of_state_by_another_node_voids_all_messages_in_flight() {
     assert_eq!(shown.len(), 65, "each once");
     assert_eq!((&shown[0].id, &shown[1].prev_events), (&topic, &vec![topic.clone()]));
     assert!(shown[2..].iter().zip(&sent).all(|(head, before)| head.prev_events == [before.as_str()]));
+    let topic = shown[0].origin_server_ts;
+    assert!(shown[1..].iter().all(|head| head.origin_server_ts <= topic), "they state when they were asked for");
     nodes.finish().await;
 }
 

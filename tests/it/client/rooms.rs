@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -143,5 +145,14 @@ async fn a_summary_is_for_those_who_may_come_in() {
     assert_eq!((&seen["join_rule"], text(&seen["allowed_room_ids"][0])), (&"restricted".into(), open));
     assert_eq!(summary(server.client(), restricted).await.error(), (404, "M_NOT_FOUND"));
     assert_eq!(summary(bob, "!none:test.example".into()).await.error(), (404, "M_NOT_FOUND"));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn the_same_room_may_be_asked_for_many_times_in_a_millisecond() {
+    let (server, _clock) = TestServer::with_clock(&[]).await;
+    let alice = server.user("alice").await;
+    let rooms = join_all((0..40).map(|_| alice.create(json!({ "room_version": "12" })))).await;
+    assert_eq!(rooms.iter().collect::<BTreeSet<_>>().len(), rooms.len(), "the id is a hash of who, what and when");
     server.finish().await;
 }
