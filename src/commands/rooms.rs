@@ -13,6 +13,7 @@ use ruma::{
         error::ErrorKind,
     },
     events::TimelineEventType,
+    room_version_rules::RoomVersionRules,
 };
 use schemas::{
     Draft, Fact, Key, Read, Tag,
@@ -35,6 +36,10 @@ use crate::{
     },
 };
 
+/// With more invitations and initial state than this, no room's record can be folded cheaply enough: such a request is
+/// refused before its events are signed.
+const MAX_FIRST_EVENTS: usize = 512;
+
 impl Commands {
     /// Creates a room, of a version if the request names none; the reply is its id.
     ///
@@ -46,6 +51,9 @@ impl Commands {
         request: create_room::Request,
         default_version: RoomVersionId,
     ) -> Result<OwnedRoomId, Error> {
+        if request.invite.len() + request.initial_state.len() > MAX_FIRST_EVENTS {
+            return Err(Refusal::too_large("so many events can't be recorded at once: invite some people later").into());
+        }
         let parts = Arc::clone(self.parts());
         let localpart = parts.random.alphanumeric(18);
         let random_id = RoomId::parse(format!("!{localpart}:{}", parts.server_name))
@@ -58,8 +66,7 @@ impl Commands {
                 check_invitee(&parts, view, invited)?;
             }
             let alias = alias_of(&parts, &request)?;
-            let rules = versions::rules(&version)
-                .map_err(|error| Refusal::new(ErrorKind::UnsupportedRoomVersion, error.to_string()))?;
+            let rules = rules_of_new(&version)?;
             let founding = Founding { creator: &sender.user, version: &version, rules, alias: alias.as_deref() };
             let (id, begun) = loop {
                 let begun = begin(&parts, view, &request, founding, (&random_id, at))?;
@@ -82,6 +89,16 @@ impl Commands {
         })
         .await
     }
+}
+
+/// The rules of a room that begins now.
+fn rules_of_new(version: &RoomVersionId) -> Result<&'static RoomVersionRules, Refusal> {
+    let unsupported = |why: String| Refusal::new(ErrorKind::UnsupportedRoomVersion, why);
+    let rules = versions::rules(version).map_err(|error| unsupported(error.to_string()))?;
+    if versions::ADVERTISED.contains(version) {
+        return Ok(rules);
+    }
+    Err(unsupported(format!("no rooms of version {version} are created here: it is too old")))
 }
 
 fn begin(

@@ -310,8 +310,8 @@ impl Config {
             (self.limits.events_per_page > 0, "limits.events_per_page is 0"),
             (self.limits.sync_timeline_events > 0, "limits.sync_timeline_events is 0"),
             (
-                self.rooms.default_version.rules().is_some(),
-                "rooms.default_version is a version that this build doesn't know",
+                (6..=12).any(|version: u8| self.rooms.default_version.as_str() == version.to_string()),
+                "rooms.default_version is not one of 6 to 12, in which rooms can be created",
             ),
             (
                 rates.iter().all(|rate| rate.per_second.is_finite() && rate.per_second > 0.0 && rate.burst > 0),

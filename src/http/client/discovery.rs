@@ -5,7 +5,7 @@
 
 use axum::Router;
 use ruma::{
-    RoomVersionId, UserId,
+    UserId,
     api::{
         client::discovery::{
             discover_homeserver::{self, HomeserverInfo, IdentityServerInfo},
@@ -20,31 +20,27 @@ use ruma::{
     },
 };
 
-use crate::http::{
-    App,
-    extract::{Matrix, Routes},
-    reply::ApiError,
+use crate::{
+    http::{
+        App,
+        extract::{Matrix, Routes},
+        reply::ApiError,
+    },
+    rooms::versions::ADVERTISED,
 };
 
-/// The versions of the specification whose endpoints are served.
+/// The versions of the specification that clients can count on. What is served of later ones is among [`FEATURES`]:
+/// from 1.13 on there are reports of rooms and users and OAuth, which are not served.
 const VERSIONS: &[&str] = &[
     "r0.0.1", "r0.1.0", "r0.2.0", "r0.3.0", "r0.4.0", "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4",
-    "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "v1.14", "v1.15", "v1.16",
+    "v1.5", "v1.6", "v1.7", "v1.8", "v1.9", "v1.10", "v1.11", "v1.12",
 ];
 
-const ROOM_VERSIONS: [RoomVersionId; 12] = [
-    RoomVersionId::V1,
-    RoomVersionId::V2,
-    RoomVersionId::V3,
-    RoomVersionId::V4,
-    RoomVersionId::V5,
-    RoomVersionId::V6,
-    RoomVersionId::V7,
-    RoomVersionId::V8,
-    RoomVersionId::V9,
-    RoomVersionId::V10,
-    RoomVersionId::V11,
-    RoomVersionId::V12,
+/// What is served of later versions, by the names under which clients look for it.
+const FEATURES: &[&str] = &[
+    // Profile fields besides name and avatar (1.16), by their own paths and by those of the specification.
+    "uk.tcpip.msc4133",
+    "uk.tcpip.msc4133.stable",
 ];
 
 pub fn routes() -> Router<App> {
@@ -98,11 +94,13 @@ async fn versions(
     _: App,
     _: Matrix<get_supported_versions::Request>,
 ) -> Result<get_supported_versions::Response, ApiError> {
-    Ok(get_supported_versions::Response::new(VERSIONS.iter().map(ToString::to_string).collect()))
+    let mut reply = get_supported_versions::Response::new(VERSIONS.iter().map(ToString::to_string).collect());
+    reply.unstable_features = FEATURES.iter().map(|feature| ((*feature).to_owned(), true)).collect();
+    Ok(reply)
 }
 
 async fn capabilities(app: App, _: Matrix<get_capabilities::Request>) -> Result<get_capabilities::Response, ApiError> {
-    let versions = ROOM_VERSIONS.into_iter().map(|version| (version, RoomVersionStability::Stable)).collect();
+    let versions = ADVERTISED.into_iter().map(|version| (version, RoomVersionStability::Stable)).collect();
     let mut capabilities = Capabilities::new();
     capabilities.room_versions = RoomVersionsCapability::new(app.config.rooms.default_version.clone(), versions);
     capabilities.thirdparty_id_changes.enabled = false;

@@ -64,7 +64,7 @@ async fn presets_and_versions() {
     let room = alice.create(trusted).await;
     let levels = state(&alice, &room, "m.room.power_levels").await;
     assert_eq!(levels["users"][&bob.user], levels["users"][&alice.user]);
-    for version in 3..=12 {
+    for version in 6..=12 {
         let room = alice.create(json!({ "room_version": version.to_string(), "name": "N" })).await;
         alice.say(&room, "hello").await;
         assert_eq!(alice.page(&room, "dir=b&limit=1").await["chunk"][0]["content"]["body"], "hello", "{version}");
@@ -79,6 +79,9 @@ async fn rooms_that_make_no_sense_are_refused() {
     alice.create(json!({ "room_alias_name": "taken" })).await;
     for (body, error) in [
         (json!({ "room_version": "none" }), (400, "M_UNSUPPORTED_ROOM_VERSION")),
+        (json!({ "room_version": "13" }), (400, "M_UNSUPPORTED_ROOM_VERSION")),
+        (json!({ "room_version": "1" }), (400, "M_UNSUPPORTED_ROOM_VERSION")),
+        (json!({ "room_version": "5" }), (400, "M_UNSUPPORTED_ROOM_VERSION")),
         (json!({ "room_alias_name": "taken" }), (400, "M_ROOM_IN_USE")),
         (json!({ "room_alias_name": "a b" }), (400, "M_INVALID_PARAM")),
         (json!({ "room_alias_name": "a:b" }), (400, "M_INVALID_PARAM")),
@@ -154,5 +157,25 @@ async fn the_same_room_may_be_asked_for_many_times_in_a_millisecond() {
     let alice = server.user("alice").await;
     let rooms = join_all((0..40).map(|_| alice.create(json!({ "room_version": "12" })))).await;
     assert_eq!(rooms.iter().collect::<BTreeSet<_>>().len(), rooms.len(), "the id is a hash of who, what and when");
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_one_record_is_refused_before_it() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let bob = server.user("bob").await;
+    let state = |n: usize| json!({ "type": "org.example.note", "state_key": n.to_string(), "content": { "n": n } });
+    let states = |n: usize| (0..n).map(state).collect::<Vec<_>>();
+    let body = |n: usize| json!({ "initial_state": states(n), "invite": [bob.user] });
+    let before = server.app().view().unwrap().lsn();
+    for n in [300, 500, 10_000] {
+        assert_eq!(alice.post("/createRoom", body(n)).await.error(), (413, "M_TOO_LARGE"));
+    }
+    let many: Vec<_> = (0..2_000).map(|n| format!("@user{n}:test.example")).collect();
+    assert_eq!(alice.post("/createRoom", json!({ "invite": many })).await.error(), (413, "M_TOO_LARGE"));
+    assert_eq!(server.app().view().unwrap().lsn(), before, "nothing was recorded");
+    let room = alice.create(body(150)).await;
+    assert_eq!(state(7)["content"], alice.get(&format!("/rooms/{room}/state/org.example.note/7")).await.ok());
     server.finish().await;
 }
