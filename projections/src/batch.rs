@@ -103,11 +103,15 @@ impl<'a> Batch<'a> {
         self.delete_range(table, &Range::prefix(prefix.as_ref()));
     }
 
-    /// Deletes all rows of a table in a range: a few of them one by one, more as one range that counts as one write.
+    /// Deletes all rows of a table in a range: a few of them one by one, more as one range. Either counts as one write.
     pub fn delete_range(&mut self, table: Table, range: &Range) {
         let few: Result<Vec<Row>, StoreError> = self.scan(table, range.clone()).take(FEW + 1).collect();
         match few {
-            Ok(few) if few.len() <= FEW => few.iter().for_each(|(key, _)| self.change(table, key, None)),
+            Ok(few) if few.len() <= FEW => {
+                let writes = self.writes;
+                few.iter().for_each(|(key, _)| self.change(table, key, None));
+                self.writes = writes + u64::from(!few.is_empty());
+            }
             // Should the store have failed to read them, it will say so again at the next read.
             _ => self.drop_range(table, range),
         }

@@ -159,18 +159,18 @@ impl Generation {
 }
 
 /// Folds records that are to stand together over a view and throws the result away, so that none that can't be folded
-/// gets on the log.
+/// gets on the log. Says what it would cost.
 ///
 /// # Errors
 /// When one can't be folded.
-pub fn dry_fold(read: &dyn Read, cursor: &Cursor, records: &[Arc<[u8]>]) -> Result<(), FoldError> {
+pub fn dry_fold(read: &dyn Read, cursor: &Cursor, records: &[Arc<[u8]>]) -> Result<Cost, FoldError> {
     let mut cursor = cursor.clone();
     let mut batch = Batch::new(read);
     for bytes in records {
         let entry = Entry { lsn: cursor.lsn.next(), bytes: Arc::clone(bytes) };
         fold_record(&mut cursor, &entry, models::ALL, &mut batch)?;
     }
-    Ok(())
+    Ok(batch.cost())
 }
 
 /// Judges records beside the fold, for tools that read a log further than the read models are, or without any. What it

@@ -15,6 +15,9 @@ const PART_BYTES: usize = 512 << 10;
 /// A decision stages at most so many parts.
 const MAX_PARTS: usize = 32;
 
+/// Folding what one decision puts on the log writes at most so many keys, whole ranges that go apart.
+const MAX_WRITES: u64 = 4_096;
+
 /// Makes records out of drafts: stamps them with id, attempt, time and node, and checks that they can be folded.
 pub struct Stamp {
     parts: Arc<Parts>,
@@ -54,7 +57,7 @@ impl Stamp {
     /// staged events where it would be too large. They are folded dry, so that no poison gets on the log.
     ///
     /// # Errors
-    /// When the record is too large, or could not be folded.
+    /// When the record is too large, would change too much, or could not be folded.
     pub fn seal(&self, draft: Draft, view: &View) -> Result<Vec<Bytes>, Error> {
         let (header, facts) = self.stamp(draft, None);
         let mut records = self.idle_gap(view, &header)?;
@@ -63,7 +66,11 @@ impl Stamp {
             encoded => records.push(encoded?),
         }
         let dry: Vec<Arc<[u8]>> = records.iter().map(|bytes| Arc::from(&bytes[..])).collect();
-        dry_fold(view, view.cursor(), &dry).map_err(|error| broken(&error))?;
+        let cost = dry_fold(view, view.cursor(), &dry).map_err(|error| broken(&error))?;
+        // What other servers have decided among themselves can't be asked for in smaller pieces.
+        if cost.writes > MAX_WRITES && !matches!(self.origin, Origin::Remote { .. }) {
+            return Err(Refusal::too_large("the request changes more than can be recorded at once").into());
+        }
         Ok(records)
     }
 

@@ -1,3 +1,7 @@
+use schemas::{
+    Blob,
+    facts::{DeviceAdded, NamedKey, OneTimeKeysUploaded, SessionOpened},
+};
 use serde_json::json;
 
 use crate::common::TestServer;
@@ -24,6 +28,32 @@ async fn devices_are_listed_and_renamed() {
     assert_eq!(alice.put("/devices/DESK", long).await.error(), (400, "M_INVALID_PARAM"));
     let bob = server.user("bob").await;
     assert_eq!(bob.get("/devices/DESK").await.error(), (404, "M_NOT_FOUND"));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn any_number_of_devices_end_at_once() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    for n in 0..250 {
+        let (user, device) = (alice.user.clone(), format!("D{n}"));
+        let key = |n: usize| NamedKey { id: format!("curve25519:{n}"), key: "\"key\"".to_owned().into() };
+        let keys = OneTimeKeysUploaded { user: user.clone(), device: device.clone(), keys: (0..40).map(key).collect() };
+        let added = DeviceAdded { user: user.clone(), device: device.clone(), display_name: None };
+        let session = SessionOpened {
+            user,
+            device,
+            access: Blob(format!("{n:032}").into_bytes()),
+            access_expires_at_ms: None,
+            refresh: Some(Blob(format!("r{n:031}").into_bytes())),
+        };
+        server.record([added.into(), session.into(), keys.into()]).await;
+    }
+    assert_eq!(alice.get("/devices").await.ok()["devices"].as_array().unwrap().len(), 251);
+    alice.post("/logout/all", json!({})).await.ok();
+    assert_eq!(alice.get("/account/whoami").await.error(), (401, "M_UNKNOWN_TOKEN"));
+    let alice = alice.on_device("NEW").await;
+    assert_eq!(alice.get("/devices").await.ok()["devices"].as_array().unwrap().len(), 1);
     server.finish().await;
 }
 
