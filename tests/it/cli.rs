@@ -44,7 +44,7 @@ pub struct Served {
     /// What it says first, after where it is.
     pub greeting: String,
     /// Open as long as it runs, for it may say more.
-    _stdout: Lines<BufReader<ChildStdout>>,
+    _stdout: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Served {
@@ -58,7 +58,7 @@ impl Served {
         let mut lines = stdout.by_ref().map(Result::unwrap);
         let url = lines.next().and_then(|line| line.strip_prefix("listening on ").map(ToOwned::to_owned));
         let url = url.expect("a line that says where it listens");
-        Self { child, url, greeting: lines.take(2).collect(), _stdout: stdout }
+        Self { child, url, greeting: lines.take(2).collect(), _stdout: Some(stdout) }
     }
 
     pub fn signal(mut self, name: &str) -> Option<i32> {
@@ -160,6 +160,43 @@ async fn log_lines_show_what_a_request_wrote() {
     assert_eq!(line["span"]["lsn"], 2);
     assert_eq!(line["span"]["record"].as_str().map(str::len), Some(32));
     assert!(lines.iter().all(|line| !line.to_string().contains("in-the-query")), "a token is in the log");
+}
+
+#[tokio::test]
+async fn a_server_goes_on_when_nobody_reads_what_it_says() {
+    for closed in [true, false] {
+        let data = TempDir::new().unwrap();
+        let mut command = everfold(data.path(), &["serve", "--listen", "127.0.0.1:0"]);
+        if closed {
+            // `everfold serve >&-`
+            command = in_shell("exec \"$0\" \"$@\" >&-", &command);
+        }
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        // A pipe whose reader is gone before anything is written.
+        drop(child.stdout.take());
+        let address = data.path().join("address");
+        let url = loop {
+            assert!(child.try_wait().unwrap().is_none(), "the server has ended");
+            match std::fs::read_to_string(&address) {
+                Ok(url) if !url.is_empty() => break url,
+                _ => tokio::task::yield_now().await,
+            }
+        };
+        let client = Client::new(url);
+        for _ in 0..3 {
+            client.get("/_matrix/client/versions").await.ok();
+        }
+        let served = Served { child, url: String::new(), greeting: String::new(), _stdout: None };
+        assert_eq!(served.signal("TERM"), Some(0));
+    }
+}
+
+/// The same command, as a shell runs it.
+fn in_shell(script: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+    shell.env_remove("EVERFOLD_CONFIG");
+    shell
 }
 
 #[test]

@@ -447,6 +447,36 @@ async fn events_of_rooms_without_anybody_here_are_refused() {
 }
 
 #[tokio::test]
+async fn an_event_has_at_most_twenty_parents() {
+    let (room, mut bob) = Room::with_bob(12).await;
+    let tip: Vec<_> = bob.room.ends.iter().cloned().collect();
+    for n in 0..33 {
+        // Some forks of the state among those of the timeline.
+        let what = if n % 3 == 0 { topic(&n.to_string()) } else { message(&n.to_string()) };
+        let event = bob.build(&tip, BOB, what);
+        assert_eq!(bob.deliver(&room.server, &event).await, ACCEPTED);
+        bob.room.see(event.pdu.clone());
+    }
+    assert_eq!(room.ends().len(), 33);
+    let mut sent = Vec::new();
+    while room.ends().len() > 1 {
+        let before = room.ends();
+        sent.push(match sent.len() {
+            0 => room.alice.set(&room.id, "m.room.name", "", json!({ "name": "merged" })).await,
+            _ => room.alice.say(&room.id, "merge").await,
+        });
+        let view = room.server.app().view().unwrap();
+        let pdu = events::pdu_by_id(&view, &OwnedEventId::try_from(&**sent.last().unwrap()).unwrap()).unwrap().unwrap();
+        let parents = pdu.prev_events();
+        assert!((2..=20).contains(&parents.len()), "{}", parents.len());
+        assert!(parents.iter().all(|parent| before.iter().any(|end| parent == end)), "they were the room's ends");
+        assert_eq!(room.ends().len(), before.len() - parents.len() + 1);
+    }
+    assert!(sent.len() >= 2);
+    room.finish(bob).await;
+}
+
+#[tokio::test]
 async fn a_room_has_so_many_forks_and_no_more() {
     let (room, mut bob) = Room::with_bob(11).await;
     let tip: Vec<_> = bob.room.ends.iter().cloned().collect();
