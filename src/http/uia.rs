@@ -1,14 +1,14 @@
 //! User-interactive authentication (client-server API, "User-Interactive Authentication API"): what is too weighty for
 //! an access token alone. Sessions live in memory, for a time, bound to one request.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use moka::sync::Cache;
 use projections::models::accounts;
 use ruma::{
-    UserId,
+    OwnedUserId, UserId,
     api::{
-        client::uiaa::{AuthData, AuthFlow, AuthType, UiaaInfo},
+        client::uiaa::{AuthData, AuthFlow, AuthType, UiaaInfo, UserIdentifier},
         error::{ErrorKind, StandardErrorBody},
     },
 };
@@ -26,8 +26,21 @@ pub struct Interactions(Cache<String, Arc<Mutex<State>>>);
 struct State {
     /// Which request it is for.
     request: [u8; 32],
+    /// Whose password counts.
+    user: Option<OwnedUserId>,
+    /// What is asked for in one flow or another.
+    stages: Vec<AuthType>,
     passed: Passed,
     completed: Vec<AuthType>,
+}
+
+impl State {
+    fn complete(&mut self, stage: AuthType, passed: Passed) {
+        if !self.completed.contains(&stage) {
+            self.completed.push(stage);
+        }
+        self.passed.registration_token = passed.registration_token.or(self.passed.registration_token.take());
+    }
 }
 
 /// What a complete authentication leaves to know.
@@ -37,12 +50,18 @@ pub struct Passed {
     pub registration_token: Option<String>,
 }
 
-/// How one stage ended.
-enum Stage {
-    Completed(AuthType, Passed),
-    Failed(ErrorKind, &'static str),
-    Nothing,
+/// What somebody gives to complete a stage.
+pub enum Answer {
+    /// Nothing is asked.
+    Dummy,
+    /// Their password.
+    Password(String),
+    /// A registration token.
+    RegistrationToken(String),
 }
+
+/// How one stage ended.
+type Checked = Result<(AuthType, Passed), (ErrorKind, &'static str)>;
 
 impl Interactions {
     /// None yet.
@@ -51,23 +70,31 @@ impl Interactions {
         Self(Cache::builder().max_capacity(SESSIONS).time_to_live(config.authentication).build())
     }
 
-    /// The named session if it is for this request, else a new one.
-    fn resume(
-        &self,
-        named: Option<&str>,
-        request: [u8; 32],
-        new_id: impl Fn() -> String,
-    ) -> (String, Arc<Mutex<State>>) {
+    /// The named session if it is for the same request as a new one, else the new one.
+    fn resume(&self, named: Option<&str>, new: State, new_id: impl Fn() -> String) -> (String, Arc<Mutex<State>>) {
         if let Some(id) = named
             && let Some(state) = self.0.get(id)
-            && state.lock().unwrap_or_else(PoisonError::into_inner).request == request
+            && lock(&state).request == new.request
         {
             return (id.to_owned(), state);
         }
-        let (id, state) = (new_id(), State { request, passed: Passed::default(), completed: Vec::new() });
-        let state = Arc::new(Mutex::new(state));
+        let (id, state) = (new_id(), Arc::new(Mutex::new(new)));
         self.0.insert(id.clone(), Arc::clone(&state));
         (id, state)
+    }
+
+    /// A session that asks for a stage.
+    fn asking(&self, session: &str, stage: &AuthType) -> Result<Arc<Mutex<State>>, ApiError> {
+        let asking = self.0.get(session).filter(|state| lock(state).stages.contains(stage));
+        asking.ok_or_else(|| ApiError::not_found("this authentication is over, or does not ask for this stage"))
+    }
+
+    /// Whether a stage of a session is completed.
+    ///
+    /// # Errors
+    /// `M_NOT_FOUND` for a session that is not there or does not ask for it.
+    pub fn is_completed(&self, session: &str, stage: &AuthType) -> Result<bool, ApiError> {
+        Ok(lock(&*self.asking(session, stage)?).completed.contains(stage))
     }
 }
 
@@ -85,25 +112,27 @@ pub async fn interact(
 ) -> Result<Passed, ApiError> {
     let fingerprint = fingerprint(user, request.uri.path(), &request.raw);
     let new_id = || app.random.alphanumeric(24);
-    let (id, session) = app.interactions.resume(auth.and_then(AuthData::session), fingerprint, new_id);
-    let stage = match auth {
+    let new = State {
+        request: fingerprint,
+        user: user.map(ToOwned::to_owned),
+        stages: flows.concat(),
+        passed: Passed::default(),
+        completed: Vec::new(),
+    };
+    let (id, session) = app.interactions.resume(auth.and_then(AuthData::session), new, new_id);
+    let checked = match auth {
         Some(auth) if auth.auth_type().is_some_and(|stage| !flows.iter().any(|flow| flow.contains(&stage))) => {
-            Stage::Failed(ErrorKind::Unrecognized, "this stage is not among those offered")
+            Some(Err(NOT_OFFERED))
         }
         Some(auth) => attempt(app, user, auth).await?,
-        None => Stage::Nothing,
+        None => None,
     };
-    let mut state = session.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut state = lock(&session);
     let mut failure = None;
-    match stage {
-        Stage::Completed(stage, passed) => {
-            if !state.completed.contains(&stage) {
-                state.completed.push(stage);
-            }
-            state.passed.registration_token = passed.registration_token.or(state.passed.registration_token.take());
-        }
-        Stage::Failed(kind, message) => failure = Some(StandardErrorBody::new(kind, message.to_owned())),
-        Stage::Nothing => {}
+    match checked {
+        Some(Ok((stage, passed))) => state.complete(stage, passed),
+        Some(Err((kind, message))) => failure = Some(StandardErrorBody::new(kind, message.to_owned())),
+        None => {}
     }
     if failure.is_none() && flows.iter().any(|flow| flow.iter().all(|stage| state.completed.contains(stage))) {
         return Ok(state.passed.clone());
@@ -117,32 +146,74 @@ pub async fn interact(
     Err(ApiError::interactive(info))
 }
 
-async fn attempt(app: &App, user: Option<&UserId>, auth: &AuthData) -> Result<Stage, ApiError> {
-    Ok(match auth {
-        AuthData::Dummy(_) => Stage::Completed(AuthType::Dummy, Passed::default()),
+/// Completes a stage of a session apart from the request that it is for; the client then repeats that with the session
+/// alone. Says why if the answer is not right.
+///
+/// # Errors
+/// `M_NOT_FOUND` for a session that is not there or does not ask for this stage.
+pub async fn answer(
+    app: &App,
+    session: &str,
+    stage: &AuthType,
+    answer: Answer,
+) -> Result<Result<(), &'static str>, ApiError> {
+    let session = app.interactions.asking(session, stage)?;
+    let user = lock(&session).user.clone();
+    let checked = check(app, user.as_deref(), answer).await?;
+    Ok(checked.map(|(stage, passed)| lock(&session).complete(stage, passed)).map_err(|(_, why)| why))
+}
+
+const NOT_OFFERED: (ErrorKind, &str) = (ErrorKind::Unrecognized, "this stage is not among those offered");
+
+/// How the stage that a request names ended; none where it names none.
+async fn attempt(app: &App, user: Option<&UserId>, auth: &AuthData) -> Result<Option<Checked>, ApiError> {
+    let answer = match auth {
+        AuthData::Dummy(_) => Answer::Dummy,
         AuthData::Password(given) => {
-            let named = passwords::named(&app.config.server_name, &given.identifier);
-            match user.filter(|user| named.as_deref() == Some(user)) {
-                Some(user) if passwords::confirm(app, user, &given.password).await? => {
-                    Stage::Completed(AuthType::Password, Passed::default())
-                }
-                Some(_) => Stage::Failed(ErrorKind::Forbidden, "the password is wrong"),
-                None => return Err(ApiError::forbidden("the identifier is not that of the access token's user")),
+            let own = is_unnamed(&given.identifier)
+                || user.is_some() && passwords::named(&app.config.server_name, &given.identifier).as_deref() == user;
+            if !own {
+                return Err(ApiError::forbidden("the identifier is not that of the access token's user"));
             }
+            Answer::Password(given.password.clone())
         }
-        AuthData::RegistrationToken(given) => {
-            let view = app.view()?;
-            let token = accounts::registration_token(&view, &given.token)?;
-            if token.is_some_and(|token| usable(&token, &view, app.clock.now_ms())) {
-                let passed = Passed { registration_token: Some(given.token.clone()) };
-                Stage::Completed(AuthType::RegistrationToken, passed)
+        AuthData::RegistrationToken(given) => Answer::RegistrationToken(given.token.clone()),
+        AuthData::FallbackAcknowledgement(_) => return Ok(None),
+        _ => return Ok(Some(Err(NOT_OFFERED))),
+    };
+    check(app, user, answer).await.map(Some)
+}
+
+/// An empty name stands for that of the access token's user.
+fn is_unnamed(identifier: &UserIdentifier) -> bool {
+    matches!(identifier, UserIdentifier::Matrix(id) if id.user.is_empty())
+}
+
+async fn check(app: &App, user: Option<&UserId>, answer: Answer) -> Result<Checked, ApiError> {
+    Ok(match answer {
+        Answer::Dummy => Ok((AuthType::Dummy, Passed::default())),
+        Answer::Password(password) => {
+            let user = user.ok_or_else(|| ApiError::forbidden("nobody has a password yet"))?;
+            if passwords::confirm(app, user, &password).await? {
+                Ok((AuthType::Password, Passed::default()))
             } else {
-                Stage::Failed(ErrorKind::Unauthorized, "the registration token is unknown, used up or over")
+                Err((ErrorKind::Forbidden, "the password is wrong"))
             }
         }
-        AuthData::FallbackAcknowledgement(_) => Stage::Nothing,
-        _ => Stage::Failed(ErrorKind::Unrecognized, "this stage is not among those offered"),
+        Answer::RegistrationToken(token) => {
+            let view = app.view()?;
+            let found = accounts::registration_token(&view, &token)?;
+            if found.is_some_and(|found| usable(&found, &view, app.clock.now_ms())) {
+                Ok((AuthType::RegistrationToken, Passed { registration_token: Some(token) }))
+            } else {
+                Err((ErrorKind::Unauthorized, "the registration token is unknown, used up or over"))
+            }
+        }
     })
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells one request from another: its user, its path and its body without `auth`.

@@ -12,6 +12,7 @@ use ruma::api::client::{
     uiaa::AuthType,
 };
 
+use super::lenient::Lenient;
 use crate::{
     commands::accounts,
     http::{
@@ -35,20 +36,20 @@ async fn whoami(_: App, req: Matrix<whoami::Request>) -> Result<whoami::Response
 
 async fn change_password(
     app: App,
-    req: Matrix<change_password::Request>,
+    req: Matrix<Lenient<change_password::Request>>,
 ) -> Result<change_password::Response, ApiError> {
-    let session = req.who.required()?;
-    passwords::check_strength(&app, &req.body.new_password)?;
-    uia::interact(&app, &req.received, Some(&session.user), &[&[AuthType::Password]], req.body.auth.as_ref()).await?;
-    let password = app.passwords.hash(req.body.new_password).await?;
-    accounts::set_password(&app.commands, &session, password, req.body.logout_devices).await?;
+    let (session, Lenient(body)) = (req.who.required()?, req.body);
+    passwords::check_strength(&app, &body.new_password)?;
+    uia::interact(&app, &req.received, Some(&session.user), &[&[AuthType::Password]], body.auth.as_ref()).await?;
+    let password = app.passwords.hash(body.new_password).await?;
+    accounts::set_password(&app.commands, &session, password, body.logout_devices).await?;
     Ok(change_password::Response::new())
 }
 
-async fn deactivate(app: App, req: Matrix<deactivate::Request>) -> Result<deactivate::Response, ApiError> {
-    let session = req.who.required()?;
-    uia::interact(&app, &req.received, Some(&session.user), &[&[AuthType::Password]], req.body.auth.as_ref()).await?;
-    accounts::deactivate(&app.commands, &session, req.body.erase).await?;
+async fn deactivate(app: App, req: Matrix<Lenient<deactivate::Request>>) -> Result<deactivate::Response, ApiError> {
+    let (session, Lenient(body)) = (req.who.required()?, req.body);
+    uia::interact(&app, &req.received, Some(&session.user), &[&[AuthType::Password]], body.auth.as_ref()).await?;
+    accounts::deactivate(&app.commands, &session, body.erase).await?;
     // There are no third-party ids here that an identity server could know.
     Ok(deactivate::Response::new(ThirdPartyIdRemovalStatus::Success))
 }

@@ -16,6 +16,7 @@ use ruma::{
     },
 };
 
+use super::lenient::Lenient;
 use crate::{
     commands::{Sender, devices as commands},
     http::{
@@ -75,14 +76,22 @@ async fn update_device(app: App, req: Matrix<update_device::Request>) -> Result<
     Ok(update_device::Response::new())
 }
 
-async fn delete_device(app: App, req: Matrix<delete_device::Request>) -> Result<delete_device::Response, ApiError> {
-    uia::interact(&app, &req.received, Some(&req.who.user), &[&[AuthType::Password]], req.body.auth.as_ref()).await?;
-    commands::remove(&app.commands, &req.who, [req.body.device_id]).await?;
+async fn delete_device(
+    app: App,
+    req: Matrix<Lenient<delete_device::Request>>,
+) -> Result<delete_device::Response, ApiError> {
+    let Lenient(body) = req.body;
+    uia::interact(&app, &req.received, Some(&req.who.user), &[&[AuthType::Password]], body.auth.as_ref()).await?;
+    commands::remove(&app.commands, &req.who, [body.device_id]).await?;
     Ok(delete_device::Response::new())
 }
 
-async fn delete_devices(app: App, req: Matrix<delete_devices::Request>) -> Result<delete_devices::Response, ApiError> {
-    uia::interact(&app, &req.received, Some(&req.who.user), &[&[AuthType::Password]], req.body.auth.as_ref()).await?;
-    commands::remove(&app.commands, &req.who, req.body.devices).await?;
+async fn delete_devices(
+    app: App,
+    req: Matrix<Lenient<delete_devices::Request>>,
+) -> Result<delete_devices::Response, ApiError> {
+    let Lenient(body) = req.body;
+    uia::interact(&app, &req.received, Some(&req.who.user), &[&[AuthType::Password]], body.auth.as_ref()).await?;
+    commands::remove(&app.commands, &req.who, body.devices).await?;
     Ok(delete_devices::Response::new())
 }

@@ -26,6 +26,7 @@ use ruma::{
 use schemas::{Json, facts::Claim};
 use serde_json::{Map, Value, json};
 
+use super::lenient::Lenient;
 use crate::{
     commands::{
         Sender, content,
@@ -157,9 +158,9 @@ async fn changes(app: App, request: Matrix<get_key_changes::Request>) -> Result<
 
 async fn upload_cross_signing(
     app: App,
-    request: Matrix<upload_signing_keys::Request>,
+    request: Matrix<Lenient<upload_signing_keys::Request>>,
 ) -> Result<upload_signing_keys::Response, ApiError> {
-    let upload_signing_keys::Request { auth, master_key, self_signing_key, user_signing_key, .. } = &request.body;
+    let upload_signing_keys::Request { auth, master_key, self_signing_key, user_signing_key, .. } = &request.body.0;
     let upload = CrossSigningUpload::check(
         &request.who,
         master_key.as_ref().map(|key| key.json().get()),

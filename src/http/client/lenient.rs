@@ -3,7 +3,14 @@
 use axum::http;
 use ruma::api::{
     IncomingRequest, Metadata,
-    client::{profile::set_profile_field, push::set_pushrule, typing::create_typing_event},
+    client::{
+        account::{change_password, deactivate},
+        device::{delete_device, delete_devices},
+        keys::upload_signing_keys,
+        profile::set_profile_field,
+        push::set_pushrule,
+        typing::create_typing_event,
+    },
     error::DeserializationError,
 };
 use serde::de::Error as _;
@@ -42,6 +49,36 @@ impl Shape for set_profile_field::v3::Request {
     }
 }
 
+/// Requests for which somebody authenticates anew.
+macro_rules! authenticated {
+    ($($request:ty),* $(,)?) => {
+        $(impl Shape for $request {
+            fn shape(body: &mut Map<String, Value>, _: &[&str]) -> Result<(), Error> {
+                identify(body);
+                Ok(())
+            }
+        })*
+    };
+}
+
+authenticated! {
+    change_password::v3::Request,
+    deactivate::v3::Request,
+    delete_device::v3::Request,
+    delete_devices::v3::Request,
+    upload_signing_keys::v3::Request,
+}
+
+/// A password whose user is not named is that of the access token's user, which an empty name stands for; older
+/// clients name the user beside the identifier.
+fn identify(body: &mut Map<String, Value>) {
+    let Some(auth) = body.get_mut("auth").and_then(Value::as_object_mut) else { return };
+    if auth.get("type").is_some_and(|stage| stage == "m.login.password") && !auth.contains_key("identifier") {
+        let user = auth.get("user").cloned().unwrap_or_else(|| json!(""));
+        auth.insert("identifier".to_owned(), json!({ "type": "m.id.user", "user": user }));
+    }
+}
+
 /// A request of which ruma read the shaped body.
 pub struct Lenient<R>(pub R);
 
@@ -61,6 +98,10 @@ impl<R: Shape> IncomingRequest for Lenient<R> {
         request: http::Request<&[u8]>,
         path_args: &[&str],
     ) -> Result<Self, DeserializationError> {
+        // What may be left out altogether has nothing to be shaped.
+        if request.body().is_empty() {
+            return R::try_from_http_request_inner(request, path_args).map(Self);
+        }
         let mut body = serde_json::from_slice(request.body())?;
         R::shape(&mut body, path_args)?;
         let body = serde_json::to_vec(&body)?;

@@ -7,6 +7,7 @@ mod directory;
 mod discovery;
 mod events_read;
 mod events_send;
+mod fallback;
 mod keys;
 mod lenient;
 mod membership;
@@ -35,6 +36,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(registration::routes())
         .merge(sessions::routes())
         .merge(accounts::routes())
+        .merge(fallback::routes())
         .merge(devices::routes())
         .merge(profiles::routes())
         .merge(account_data::routes())

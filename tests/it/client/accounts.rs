@@ -1,3 +1,4 @@
+use http::Method;
 use serde_json::json;
 
 use crate::common::TestServer;
@@ -59,6 +60,28 @@ async fn an_authentication_is_for_one_request_and_may_be_repeated() {
     assert_ne!(&other["session"], session);
     let elsewhere = alice.post("/account/deactivate", json!({ "auth": { "session": session } })).await;
     assert_eq!(elsewhere.status, 401);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_password_without_a_name_is_that_of_the_token() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    server.user("bob").await;
+    let auth = |password: &str| json!({ "type": "m.login.password", "password": password });
+    let change = |auth: serde_json::Value| json!({ "new_password": "password of alice", "auth": auth });
+    alice.post("/account/password", change(auth("password of alice"))).await.ok();
+    let wrong = alice.post("/account/password", change(auth("password of bob"))).await;
+    assert_eq!(wrong.error(), (401, "M_FORBIDDEN"));
+    // As older clients name the user.
+    let named = |user: &str| json!({ "type": "m.login.password", "user": user, "password": "password of alice" });
+    alice.post("/account/password", change(named("alice"))).await.ok();
+    assert_eq!(alice.post("/account/password", change(named("bob"))).await.error(), (403, "M_FORBIDDEN"));
+    let other = alice.on_device("OTHER").await;
+    let body = json!({ "auth": auth("password of alice") });
+    alice.request(Method::DELETE, "/devices/OTHER").json(&body).send().await.unwrap().error_for_status().unwrap();
+    assert_eq!(other.get("/account/whoami").await.error(), (401, "M_UNKNOWN_TOKEN"));
+    alice.post("/account/deactivate", body).await.ok();
     server.finish().await;
 }
 

@@ -5,6 +5,7 @@ mod directory;
 mod discovery;
 mod events_read;
 mod events_send;
+mod fallback;
 mod history_visibility;
 mod keys;
 mod membership;
