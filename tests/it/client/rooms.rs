@@ -73,6 +73,19 @@ async fn presets_and_versions() {
 }
 
 #[tokio::test]
+async fn the_default_version_is_a_setting() {
+    let server = TestServer::with(&[("rooms.default_version", "10")]).await;
+    let alice = server.user("alice").await;
+    for (body, version) in [(json!({}), "10"), (json!({ "room_version": "12" }), "12")] {
+        let room = alice.create(body).await;
+        assert_eq!(state(&alice, &room, "m.room.create").await["room_version"], version);
+    }
+    let offered = alice.get("/capabilities").await.ok();
+    assert_eq!(offered["capabilities"]["m.room_versions"]["default"], "10");
+    server.finish().await;
+}
+
+#[tokio::test]
 async fn rooms_that_make_no_sense_are_refused() {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;
