@@ -10,14 +10,14 @@ use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
     OwnedUserId, RoomId, UserId, api::error::ErrorKind, events::StateEventType,
 };
-use schemas::Lsn;
+use schemas::{Lsn, Read};
 
 use super::{
     Commands, Error, Parts, Refusal, Request, Sender,
     guards::active,
     lane::{Job, Step, Tip},
+    membership,
     room::{NewEvent, Room, compose, not_blocked, now},
-    rooms::check_invitee,
 };
 use crate::rooms::{Prototype, redaction};
 
@@ -133,15 +133,12 @@ impl Job for Send {
         if let Some(same) = self.same_state(&room)? {
             return Ok(Step::Reply(same));
         }
-        self.check_invited(&room)?;
         self.check_aliases(&room)?;
-        let event = NewEvent {
-            prototype: self.prototype.clone(),
-            transaction: self.transaction.clone(),
-            sender_reads,
-            at: self.at,
-        };
-        let composed = compose(&self.parts, &room, tip, &self.sender, event)?;
+        let mut prototype = self.prototype.clone();
+        let reads = self.check_member(&room, &mut prototype.content)?;
+        let event = NewEvent { prototype, transaction: self.transaction.clone(), sender_reads, at: self.at };
+        let mut composed = compose(&self.parts, &room, tip, &self.sender, event)?;
+        composed.draft.reads.extend(reads);
         let id = composed.id.clone();
         if composed.changes_state {
             return Ok(Step::Barrier(composed.draft, Box::new(move |_| Ok(id))));
@@ -216,16 +213,13 @@ impl Send {
         Ok(same.then(|| current.id().to_owned()))
     }
 
-    /// An invitation may be sent as state, to those who can be invited.
-    fn check_invited(&self, room: &Room<'_>) -> Result<(), Error> {
-        let membership = self.prototype.content.get("membership").and_then(CanonicalJsonValue::as_str);
-        let ("m.room.member", Some("invite"), Some(user)) =
-            (self.prototype.kind.as_str(), membership, &self.prototype.state_key)
-        else {
-            return Ok(());
+    /// A membership may be sent as state, and then rests on what it does when it is asked for by name.
+    fn check_member(&self, room: &Room<'_>, content: &mut CanonicalJsonObject) -> Result<Vec<Read>, Error> {
+        let ("m.room.member", Some(user)) = (self.prototype.kind.as_str(), &self.prototype.state_key) else {
+            return Ok(Vec::new());
         };
         let user = UserId::parse(user.as_str()).map_err(|_| Refusal::invalid(format!("`{user}` is not a user id")))?;
-        check_invitee(&self.parts, room.view, &user)
+        membership::check(&self.parts, room, &self.sender.user, &user, content)
     }
 
     /// New aliases of an `m.room.canonical_alias` must point to the room.

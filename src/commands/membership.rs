@@ -32,6 +32,9 @@ use crate::rooms::{
 /// So many members are asked whether they may let somebody in, besides those who are named in the power levels.
 const SOME_MEMBERS: usize = 16;
 
+/// In the content of a join to a restricted room: who lets the user in.
+const AUTHORISED: &str = "join_authorised_via_users_server";
+
 /// What is to become of a membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Move {
@@ -149,7 +152,7 @@ impl Job for Change {
         if self.is_so(&room, current)? {
             return Ok(Step::Reply(()));
         }
-        let (content, reads) = self.content(&room, current)?;
+        let (content, reads) = self.content(&room)?;
         let prototype = Prototype::state("m.room.member", self.target.as_str(), content);
         let event = NewEvent { prototype, transaction: None, sender_reads, at: self.at };
         let mut composed = compose(&self.parts, &room, tip, &self.sender, event)?;
@@ -183,90 +186,101 @@ impl Change {
         }
     }
 
-    fn content(&self, room: &Room<'_>, current: Membership) -> Result<(CanonicalJsonObject, Vec<Read>), Error> {
-        let mut content = CanonicalJsonObject::new();
-        let text = |text: &str| CanonicalJsonValue::String(text.to_owned());
-        content.insert("membership".into(), text(self.change.membership()));
+    fn content(&self, room: &Room<'_>) -> Result<(CanonicalJsonObject, Vec<Read>), Error> {
+        let mut content = CanonicalJsonObject::from([("membership".to_owned(), self.change.membership().into())]);
         if let Some(reason) = &self.reason {
-            content.insert("reason".into(), text(reason));
+            content.insert("reason".into(), reason.as_str().into());
         }
-        let mut reads = Vec::new();
-        match self.change {
-            Move::Join => {
-                self.check_guest(room)?;
-                add_profile(room.view, &self.target, &mut content)?;
-                if current != Membership::Invite
-                    && let Some((authoriser, read)) = self.restricted(room)?
-                {
-                    content.insert("join_authorised_via_users_server".into(), text(authoriser.as_str()));
-                    reads.push(read);
-                }
-            }
-            Move::Knock => add_profile(room.view, &self.target, &mut content)?,
-            Move::Invite => {
-                check_invitee(&self.parts, room.view, &self.target)?;
-                add_profile(room.view, &self.target, &mut content)?;
-                reads.push(unchanged(room.view, Key::new(Tag::UserStatus, self.target.as_str()))?);
-                reads.push(unchanged(room.view, Key::new(Tag::InviteRules, self.target.as_str()))?);
-            }
-            Move::Leave | Move::Kick | Move::Ban | Move::Unban => {}
+        if matches!(self.change, Move::Join | Move::Knock | Move::Invite) {
+            add_profile(room.view, &self.target, &mut content)?;
         }
+        let reads = check(&self.parts, room, &self.sender.user, &self.target, &mut content)?;
         Ok((content, reads))
     }
+}
 
-    /// Guests join where guests may (client-server API, "Guest access").
-    fn check_guest(&self, room: &Room<'_>) -> Result<(), Error> {
-        #[derive(Deserialize)]
-        struct Content {
-            guest_access: String,
-        }
-        let account = accounts::get(room.view, self.sender.user.as_str())?;
-        if account.is_none_or(|account| account.kind != UserKind::Guest) {
-            return Ok(());
-        }
-        let access = room.state(&StateEventType::RoomGuestAccess, "")?.and_then(|event| event.content_as::<Content>());
-        if access.is_some_and(|content| content.guest_access == "can_join") {
-            return Ok(());
-        }
-        Err(Refusal::new(ErrorKind::GuestAccessForbidden, "guests can't join this room; register an account").into())
-    }
-
-    /// Who of this server lets the sender into a restricted room, and the membership on which that rests.
-    fn restricted(&self, room: &Room<'_>) -> Result<Option<(OwnedUserId, Read)>, Error> {
-        let way = room.with_state(|state| join_rules::way_in(&self.sender.user, state, room.rules))?;
-        let WayIn::Through(allowing) = way else { return Ok(None) };
-        for id in &allowing {
-            let Some(other) = Room::find(room.view, id)? else { continue };
-            if other.membership(&self.sender.user)? != Membership::Join {
-                continue;
+/// What a membership needs besides the rules of rooms: guests join where they may, a restricted room is entered through
+/// somebody who is named in the content, and only who is there can be invited. Says on what that rests.
+pub(super) fn check(
+    parts: &Parts,
+    room: &Room<'_>,
+    sender: &UserId,
+    target: &UserId,
+    content: &mut CanonicalJsonObject,
+) -> Result<Vec<Read>, Error> {
+    // Who lets somebody in is not for them to say: the rules would believe it.
+    content.remove(AUTHORISED);
+    match content.get("membership").and_then(CanonicalJsonValue::as_str) {
+        Some("invite") => Ok(check_invitee(parts, room.view, target)?.into()),
+        Some("join") if sender == target => {
+            let current = room.membership(sender)?;
+            if current == Membership::Join {
+                return Ok(Vec::new());
             }
-            let Some(authoriser) = self.authoriser(room)? else {
-                let message = "nobody of this server who is in the room may let you in";
-                return Err(Refusal::new(ErrorKind::UnableToGrantJoin, message).into());
-            };
-            let key = Key::pair(Tag::Membership, id.as_str(), self.sender.user.as_str());
-            return Ok(Some((authoriser, unchanged(room.view, key)?)));
-        }
-        Err(Refusal::forbidden("you are in none of the rooms whose members may join").into())
-    }
-
-    /// A user of this server in the room who may invite. The creators and those named in the power levels come first;
-    /// then some others, since mostly everybody may.
-    fn authoriser(&self, room: &Room<'_>) -> Result<Option<OwnedUserId>, Error> {
-        let power = room.with_state(|state| Power::of(state, room.rules))??;
-        let mut candidates: Vec<OwnedUserId> = power.creators().iter().cloned().collect();
-        candidates.sort();
-        candidates.retain(|user| user.server_name() == self.parts.server_name);
-        for user in membership::local_users_in(room.view, room.nid).take(SOME_MEMBERS) {
-            candidates.extend(OwnedUserId::try_from(user?).ok());
-        }
-        for user in candidates {
-            if power.may_invite(&user) && room.membership(&user)? == Membership::Join {
-                return Ok(Some(user));
+            check_guest(room, sender)?;
+            if current == Membership::Invite {
+                return Ok(Vec::new());
             }
+            let Some((authoriser, read)) = restricted(parts, room, sender)? else { return Ok(Vec::new()) };
+            content.insert(AUTHORISED.into(), authoriser.as_str().into());
+            Ok(vec![read])
         }
-        Ok(None)
+        _ => Ok(Vec::new()),
     }
+}
+
+/// Guests join where guests may (client-server API, "Guest access").
+fn check_guest(room: &Room<'_>, user: &UserId) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Content {
+        guest_access: String,
+    }
+    let account = accounts::get(room.view, user.as_str())?;
+    if account.is_none_or(|account| account.kind != UserKind::Guest) {
+        return Ok(());
+    }
+    let access = room.state(&StateEventType::RoomGuestAccess, "")?.and_then(|event| event.content_as::<Content>());
+    if access.is_some_and(|content| content.guest_access == "can_join") {
+        return Ok(());
+    }
+    Err(Refusal::new(ErrorKind::GuestAccessForbidden, "guests can't join this room; register an account").into())
+}
+
+/// Who of this server lets a user into a restricted room, and the membership on which that rests.
+fn restricted(parts: &Parts, room: &Room<'_>, user: &UserId) -> Result<Option<(OwnedUserId, Read)>, Error> {
+    let way = room.with_state(|state| join_rules::way_in(user, state, room.rules))?;
+    let WayIn::Through(allowing) = way else { return Ok(None) };
+    for id in &allowing {
+        let Some(other) = Room::find(room.view, id)? else { continue };
+        if other.membership(user)? != Membership::Join {
+            continue;
+        }
+        let Some(authoriser) = authoriser(parts, room)? else {
+            let message = "nobody of this server who is in the room may let you in";
+            return Err(Refusal::new(ErrorKind::UnableToGrantJoin, message).into());
+        };
+        let key = Key::pair(Tag::Membership, id.as_str(), user.as_str());
+        return Ok(Some((authoriser, unchanged(room.view, key)?)));
+    }
+    Err(Refusal::forbidden("you are in none of the rooms whose members may join").into())
+}
+
+/// A user of this server in the room who may invite. The creators and those named in the power levels come first; then
+/// some others, since mostly everybody may.
+fn authoriser(parts: &Parts, room: &Room<'_>) -> Result<Option<OwnedUserId>, Error> {
+    let power = room.with_state(|state| Power::of(state, room.rules))??;
+    let mut candidates: Vec<OwnedUserId> = power.creators().iter().cloned().collect();
+    candidates.sort();
+    candidates.retain(|user| user.server_name() == parts.server_name);
+    for user in membership::local_users_in(room.view, room.nid).take(SOME_MEMBERS) {
+        candidates.extend(OwnedUserId::try_from(user?).ok());
+    }
+    for user in candidates {
+        if power.may_invite(&user) && room.membership(&user)? == Membership::Join {
+            return Ok(Some(user));
+        }
+    }
+    Ok(None)
 }
 
 /// A member's own profile, written again into their membership.
@@ -292,7 +306,7 @@ impl Job for Refresh {
             .map_err(|error| Error::Internal(format!("a membership is not canonical JSON: {error}")))?;
         let mut content = before.clone();
         // A join is authorised once.
-        content.remove("join_authorised_via_users_server");
+        content.remove(AUTHORISED);
         content.remove("reason");
         for field in ["displayname", "avatar_url"] {
             content.remove(field);

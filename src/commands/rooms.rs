@@ -23,7 +23,7 @@ use schemas::{
 use super::{
     Commands, Decision, Error, Parts, Refusal, Sender,
     directory::{claim_alias, publish},
-    guards::active,
+    guards::{active, user_status},
     room::now,
     unchanged,
 };
@@ -61,9 +61,9 @@ impl Commands {
         let version = request.room_version.clone().unwrap_or(default_version);
         let mut at = now(&parts);
         self.execute(&sender.clone(), move |view| {
-            let reads = active(view, &sender)?;
+            let mut reads = active(view, &sender)?;
             for invited in &request.invite {
-                check_invitee(&parts, view, invited)?;
+                reads.extend(check_invitee(&parts, view, invited)?);
             }
             let alias = alias_of(&parts, &request)?;
             let rules = rules_of_new(&version)?;
@@ -147,14 +147,17 @@ impl From<CreateError> for Error {
     }
 }
 
-/// Only users of this server who are there can be invited.
-pub(super) fn check_invitee(parts: &Parts, view: &View, invited: &UserId) -> Result<(), Error> {
+/// Only users of this server who are there can be invited. Says on what that rests.
+pub(super) fn check_invitee(parts: &Parts, view: &View, invited: &UserId) -> Result<[Read; 2], Error> {
     if invited.server_name() != parts.server_name {
         let message = format!("{invited} can't be invited: this server does not federate");
         return Err(Refusal::forbidden(message).into());
     }
     match accounts::get(view, invited.as_str())? {
-        Some(account) if !account.deactivated => Ok(()),
+        Some(account) if !account.deactivated => Ok([
+            unchanged(view, user_status(invited.as_str()))?,
+            unchanged(view, Key::new(Tag::InviteRules, invited.as_str()))?,
+        ]),
         _ => Err(Refusal::not_found(format!("there is no user {invited} on this server")).into()),
     }
 }

@@ -249,6 +249,10 @@ fn initial_state(request: &Request) -> Result<Vec<Prototype>, CreateError> {
     for (n, raw) in request.initial_state.iter().enumerate() {
         let wrong = |error: &dyn std::fmt::Display| CreateError::Malformed(format!("initial_state[{n}]: {error}"));
         let event: Initial = serde_json::from_str(raw.json().get()).map_err(|error| wrong(&error))?;
+        if event.kind == "m.room.member" {
+            let why = format!("initial_state[{n}]: m.room.member: who is in the room is for `invite` to say");
+            return Err(CreateError::InvalidState(why));
+        }
         let replaced = match (event.kind.as_str(), event.state_key.as_str()) {
             ("m.room.name", "") => request.name.is_some(),
             ("m.room.topic", "") => request.topic.is_some(),

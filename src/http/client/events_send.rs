@@ -6,7 +6,7 @@
 
 use axum::Router;
 use ruma::{
-    TransactionId,
+    CanonicalJsonValue, TransactionId,
     api::{
         IncomingRequest,
         client::{
@@ -47,9 +47,11 @@ async fn send(app: App, req: Matrix<send_message::Request>) -> Result<send_messa
 }
 
 async fn set_state(app: App, req: Matrix<send_state::Request>) -> Result<send_state::Response, ApiError> {
-    app.throttle(Limit::Message, &req.who)?;
     let content = content::canonical(req.body.body.json().get())?;
     let (by, event_type) = (By::from(&req.who.sender), &req.received.args[1]);
+    let membership = content.get("membership").and_then(CanonicalJsonValue::as_str);
+    let comes_in = event_type == "m.room.member" && matches!(membership, Some("join" | "knock"));
+    app.throttle(if comes_in { Limit::Join } else { Limit::Message }, &req.who)?;
     let id = app.commands.send_state(by, &req.body.room_id, event_type, &req.body.state_key, content).await?;
     Ok(send_state::Response::new(id))
 }

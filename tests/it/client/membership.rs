@@ -1,7 +1,7 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::common::{Client, Reply, TestServer};
+use crate::common::{Client, HeldLog, Reply, TestServer};
 
 async fn act(who: &Client, room: &str, what: &str, body: Value) -> Reply {
     who.post(&format!("/rooms/{room}/{what}"), body).await
@@ -153,6 +153,69 @@ async fn guests_join_where_guests_may() {
     server.finish().await;
 }
 
+/// Sends a membership of one's own, or of somebody else, as a state event.
+async fn put(who: &Client, room: &str, of: &Client, content: Value) -> Reply {
+    who.put(&format!("/rooms/{room}/state/m.room.member/{}", of.user), content).await
+}
+
+#[tokio::test]
+async fn a_join_that_is_sent_as_state_is_a_join() {
+    let server = TestServer::with(&[("registration.guests", "on")]).await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let guest = server.client().post("/register?kind=guest", json!({})).await.ok();
+    let guest = server.client().logged_in(&guest);
+    let join = json!({ "membership": "join" });
+    let club = alice.create(json!({ "preset": "public_chat" })).await;
+    assert_eq!(put(&guest, &club, &guest, join.clone()).await.error(), (403, "M_GUEST_ACCESS_FORBIDDEN"));
+    alice.set(&club, "m.room.guest_access", "", json!({ "guest_access": "can_join" })).await;
+    put(&guest, &club, &guest, join.clone()).await.ok();
+    guest.say(&club, "hello").await;
+
+    // Nobody lets themselves into a restricted room.
+    let allow = json!([{ "type": "m.room_membership", "room_id": club }]);
+    let rule = json!([{ "type": "m.room.join_rules", "content": { "join_rule": "restricted", "allow": allow } }]);
+    let room = alice.create(json!({ "initial_state": rule })).await;
+    let by_alice = json!({ "membership": "join", "join_authorised_via_users_server": alice.user, "note": "mine" });
+    for content in [&join, &by_alice] {
+        assert_eq!(put(&bob, &room, &bob, content.clone()).await.error(), (403, "M_FORBIDDEN"));
+    }
+    bob.join(&club).await;
+    put(&bob, &room, &bob, by_alice).await.ok();
+    let joined = member(&bob, &room, &bob).await;
+    assert_eq!((&joined["join_authorised_via_users_server"], &joined["note"]), (&json!(alice.user), &json!("mine")));
+    put(&bob, &room, &bob, json!({ "membership": "join", "displayname": "Bobby" })).await.ok();
+    assert_eq!(member(&bob, &room, &bob).await, json!({ "membership": "join", "displayname": "Bobby" }));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn an_invitation_rests_on_the_account_however_it_is_sent() {
+    let (server, log) = TestServer::with_log(HeldLog::over).await;
+    let alice = server.user("alice").await;
+    let room = alice.create(json!({})).await;
+    for (n, way) in ["invite", "state", "createRoom"].into_iter().enumerate() {
+        let bob = server.user(&format!("bob{n}")).await;
+        log.hold_next(1);
+        let inviting = tokio::spawn({
+            let (alice, room, bob) = (alice.clone(), room.clone(), bob.clone());
+            async move {
+                match way {
+                    "invite" => act(&alice, &room, "invite", json!({ "user_id": bob.user })).await,
+                    "state" => put(&alice, &room, &bob, json!({ "membership": "invite" })).await,
+                    _ => alice.post("/createRoom", json!({ "invite": [bob.user] })).await,
+                }
+            }
+        });
+        log.held().await;
+        // The account ends after it was decided, and before the invitation is on the log.
+        let auth = json!({ "auth": bob.password_auth(&format!("password of bob{n}")) });
+        bob.post("/account/deactivate", auth).await.ok();
+        log.release();
+        assert_eq!(inviting.await.unwrap().error(), (404, "M_NOT_FOUND"), "{way}");
+    }
+    server.finish().await;
+}
+
 #[tokio::test]
 async fn many_join_at_once() {
     let server = TestServer::start().await;
@@ -180,6 +243,8 @@ async fn joining_is_limited() {
     let (alice, admin) = (server.user("alice").await, server.admin("admin").await);
     let room = alice.create(json!({ "preset": "public_chat" })).await;
     alice.join(&room).await;
+    let as_state = put(&alice, &room, &alice, json!({ "membership": "join" })).await;
+    assert_eq!(as_state.error(), (429, "M_LIMIT_EXCEEDED"));
     let limited = act(&alice, &room, "join", json!({})).await;
     assert_eq!(limited.error(), (429, "M_LIMIT_EXCEEDED"));
     assert!(limited["retry_after_ms"].as_u64().unwrap() > 50_000 && !limited.header("retry-after").is_empty());

@@ -103,6 +103,12 @@ async fn rooms_that_make_no_sense_are_refused() {
         (json!({ "invite": ["nobody"] }), (400, "M_BAD_JSON")),
         (json!({ "initial_state": [{ "type": "x" }] }), (400, "M_BAD_JSON")),
         (json!({ "initial_state": [{ "type": "x", "content": { "a": 1.5 } }] }), (400, "M_BAD_JSON")),
+        (
+            json!({ "initial_state": [
+                { "type": "m.room.member", "state_key": "@nobody:test.example", "content": { "membership": "invite" } },
+            ] }),
+            (400, "M_INVALID_ROOM_STATE"),
+        ),
         (json!({ "preset": 5 }), (400, "M_BAD_JSON")),
         (json!({ "name": "x".repeat(70_000) }), (413, "M_TOO_LARGE")),
         (json!({ "power_level_content_override": { "users": { "@a:x": "a lot" } } }), (400, "M_INVALID_ROOM_STATE")),
