@@ -61,7 +61,9 @@ pub enum FoldError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A record or fact doesn't decode.
-    #[error("record {lsn} can't be folded: {source}")]
+    #[error(
+        "record {lsn} can't be folded: {source}; a newer Everfold may know more, else see `everfold log amend --help`"
+    )]
     Record {
         /// Which record.
         lsn: Lsn,
@@ -69,7 +71,7 @@ pub enum FoldError {
         source: DecodeError,
     },
     /// A fact refers to what is not there, although its record was admitted.
-    #[error("record {lsn} can't be folded: {why}")]
+    #[error("record {lsn} can't be folded: {why}; see `everfold log amend --help`")]
     Fact {
         /// Which record.
         lsn: Lsn,

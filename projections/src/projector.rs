@@ -15,6 +15,8 @@ pub struct Entry {
     pub lsn: Lsn,
     /// Its bytes.
     pub bytes: Arc<[u8]>,
+    /// Taken out of effect by hand, because it can't be folded. That is noted beside the log, and part of it.
+    pub amended: bool,
 }
 
 /// What one commit did.
@@ -167,7 +169,7 @@ pub fn dry_fold(read: &dyn Read, cursor: &Cursor, records: &[Arc<[u8]>]) -> Resu
     let mut cursor = cursor.clone();
     let mut batch = Batch::new(read);
     for bytes in records {
-        let entry = Entry { lsn: cursor.lsn.next(), bytes: Arc::clone(bytes) };
+        let entry = Entry { lsn: cursor.lsn.next(), bytes: Arc::clone(bytes), amended: false };
         fold_record(&mut cursor, &entry, models::ALL, &mut batch)?;
     }
     Ok(batch.cost())
@@ -217,6 +219,9 @@ fn fold_record(
     cursor.log_time = cursor.log_time.advance(&record);
     cursor.lsn = lsn;
     cursor.records += 1;
+    if entry.amended {
+        return Ok(Some(admission::amend(lsn, batch)));
+    }
     let mut at = At { lsn, index: 0, header: &record.header, log_time: cursor.log_time };
     let void = admission::fold(&at, cursor.records, batch)?;
     let facts = record.facts.iter().map(|fact| fact.decode().map_err(refuse)).collect::<Result<Vec<_>, _>>()?;
@@ -283,7 +288,7 @@ mod tests {
         };
         let genesis = Genesis { log_id: Blob(vec![7; 16]), server_name: "b".into(), format: FORMAT };
         let facts = if lsn == 1 { vec![Fact::from(genesis).encode()] } else { Vec::new() };
-        Entry { lsn: Lsn(lsn), bytes: Record { header, facts }.encode().unwrap().into() }
+        Entry { lsn: Lsn(lsn), bytes: Record { header, facts }.encode().unwrap().into(), amended: false }
     }
 
     #[test]
@@ -343,7 +348,7 @@ mod tests {
         let mut projector = Projector::open(Arc::clone(&store)).unwrap();
         projector.apply(&[entry(1, 1, vec![], None)], true).unwrap();
         let before = digest::all(&Reader::new(Arc::clone(&store)).view().unwrap()).unwrap();
-        let unknown = Entry { lsn: Lsn(3), bytes: bytes.into() };
+        let unknown = Entry { lsn: Lsn(3), bytes: bytes.into(), amended: false };
         let error = projector.apply(&[entry(2, 2, vec![], None), unknown], true).unwrap_err();
         // Nothing of the batch is there, and it can be folded again.
         assert_eq!((projector.cursor().lsn, store.cursor().unwrap().lsn), (Lsn(1), Lsn(1)));

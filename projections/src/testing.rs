@@ -105,7 +105,7 @@ impl World {
         change(&mut header);
         let facts = facts.into_iter().map(|fact| fact.encode()).collect();
         let bytes = schemas::Record { header, facts }.encode().unwrap();
-        let entry = Entry { lsn, bytes: bytes.into() };
+        let entry = Entry { lsn, bytes: bytes.into(), amended: false };
         let applied = self.projector.apply(std::slice::from_ref(&entry), true)?;
         self.entries.push(entry);
         Ok(applied)

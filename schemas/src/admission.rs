@@ -34,6 +34,8 @@ pub enum Void {
     LostPredecessor,
     /// Something got in between: the read with this place in the header doesn't match.
     StaleRead(u16),
+    /// It can't be folded, and was taken out of effect by hand; its header does not tell.
+    Amended,
 }
 
 impl Void {
@@ -44,6 +46,7 @@ impl Void {
             Self::Repeated(_) => "repeated",
             Self::LostPredecessor => "lost_predecessor",
             Self::StaleRead(_) => "stale_read",
+            Self::Amended => "amended",
         }
     }
 }

@@ -51,10 +51,12 @@ impl StartError {
         )
     }
 
-    /// The record that only a newer build can fold, and all after it.
-    const fn barrier(&self) -> Option<Lsn> {
+    /// The record that can't be folded, nor any after it.
+    const fn record(&self) -> Option<Lsn> {
         match self {
-            Self::Fold(FoldError::Barrier { lsn, .. }) => Some(*lsn),
+            Self::Fold(
+                FoldError::Barrier { lsn, .. } | FoldError::Record { lsn, .. } | FoldError::Fact { lsn, .. },
+            ) => Some(*lsn),
             _ => None,
         }
     }
@@ -148,7 +150,7 @@ impl Driver {
             projector.drop_old_families()?;
         }
         match catch_up(&mut projector, &*log, log.tail(), true, report) {
-            Err(error) if error.barrier().is_some() => {}
+            Err(StartError::Fold(FoldError::Barrier { .. })) => {}
             caught_up => caught_up?,
         }
         let reader = Arc::new(Reader::new(store));
@@ -371,10 +373,10 @@ fn fold_batch(
     let mut entries = log.read(projector.cursor().lsn.next(), BATCH_RECORDS, BATCH_BYTES)?;
     entries.retain(|entry| entry.lsn <= until);
     let folded = projector.apply(&entries, commit_cursor).map_err(StartError::from);
-    match folded.as_ref().err().and_then(StartError::barrier) {
+    match folded.as_ref().err().and_then(StartError::record) {
         // What comes before it can be folded.
-        Some(barrier) if entries.first().is_some_and(|first| first.lsn < barrier) => {
-            entries.retain(|entry| entry.lsn < barrier);
+        Some(record) if entries.first().is_some_and(|first| first.lsn < record) => {
+            entries.retain(|entry| entry.lsn < record);
             Ok(projector.apply(&entries, commit_cursor)?)
         }
         _ => folded,

@@ -124,7 +124,7 @@ impl Log for MemoryLog {
             let _ = sender.send(Ok(lsn));
             receipts.push(receipt);
             let note = before.next(lsn, &bytes, stamp);
-            rows.push(Row { entry: Entry { lsn, bytes: bytes.as_ref().into() }, note });
+            rows.push(Row { entry: Entry { lsn, bytes: bytes.as_ref().into(), amended: false }, note });
         }
         if let Some(row) = rows.last() {
             tail.send_replace(row.entry.lsn);

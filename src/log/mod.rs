@@ -19,6 +19,7 @@
 //!   before anything is written.
 //! - **Time.** [`LogReader::at_time`] goes by log time ([`schemas::LogTime`]), which every backend derives alike.
 
+pub mod amendments;
 pub mod embedded;
 mod follow;
 mod frozen;

@@ -4,7 +4,7 @@
 //! rewrites the chain too no longer agrees with the read models' cursor, or with another node; and no one can give an
 //! event another content under its old id and signatures, which the caller checks for each fact.
 
-use projections::Cursor;
+use projections::{Cursor, Entry};
 use schemas::{Fact, Lsn, Record};
 
 use super::{LogReader, Note, ReadError, Stamp};
@@ -58,7 +58,7 @@ pub fn verify(log: &dyn LogReader, checks: Checks<'_>) -> Result<Verified, ReadE
             return Err(damaged(verified.tail.next(), "it is missing, although the log goes on"));
         }
         for entry in entries.into_iter().take_while(|entry| entry.lsn <= end) {
-            verified.check(log, entry.lsn, &entry.bytes, checks)?;
+            verified.check(log, &entry, checks)?;
         }
         (checks.progress)(verified.tail, end);
     }
@@ -72,7 +72,8 @@ pub fn verify(log: &dyn LogReader, checks: Checks<'_>) -> Result<Verified, ReadE
 }
 
 impl Verified {
-    fn check(&mut self, log: &dyn LogReader, lsn: Lsn, bytes: &[u8], checks: Checks<'_>) -> Result<(), ReadError> {
+    fn check(&mut self, log: &dyn LogReader, entry: &Entry, checks: Checks<'_>) -> Result<(), ReadError> {
+        let (lsn, bytes) = (entry.lsn, &entry.bytes);
         let refuse = |source| ReadError::Record { lsn, source };
         let record = Record::decode(bytes).map_err(refuse)?;
         let note = self.note.next(lsn, bytes, Stamp::of(&record));
@@ -84,7 +85,9 @@ impl Verified {
                 return Err(damaged(lsn, "the log time noted with it doesn't follow from the records"));
             }
         }
-        for (index, fact) in record.facts.iter().enumerate() {
+        // What was taken out of effect need not be anything that can be folded.
+        let facts = if entry.amended { &[] } else { &record.facts[..] };
+        for (index, fact) in facts.iter().enumerate() {
             let fact = fact.decode().map_err(refuse)?;
             (checks.fact)(&fact).map_err(|why| damaged(lsn, format!("fact {index} ({}): {why}", fact.name())))?;
         }

@@ -7,16 +7,22 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use everfold::log::{EmbeddedLog, EmbeddedOptions, Log, LogReader};
+use everfold::{
+    config::{Config, Sources},
+    log::{EmbeddedLog, EmbeddedOptions, Log, amendments::Amendment},
+};
 use projections::{
     Position, View,
     models::{events, timeline},
 };
-use schemas::{FORMAT, Fact, Header, Lsn, Origin, Record, RecordId, facts::FormatBarrier};
+use schemas::{FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId, facts::FormatBarrier};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::{Client, TestServer, replay};
+use crate::{
+    cli::{Served, everfold, printed, run, text},
+    common::{Client, TestServer, replay},
+};
 
 /// Mounts a small file system, runs the program on it, and ends it when told; stays until its input ends.
 const SCRIPT: &str = r#"
@@ -138,11 +144,11 @@ async fn a_server_goes_on_after_a_full_disk() {
     assert!(shown.is_sorted_by(|a, b| a < b), "each once, in order: {shown:?}");
 }
 
-/// A record that only a newer Everfold can fold.
-fn newer() -> bytes::Bytes {
+/// A record of another build's.
+fn foreign(id: u8, facts: Vec<RawFact>) -> bytes::Bytes {
     let header = Header {
         format: FORMAT,
-        id: RecordId([9; 16]),
+        id: RecordId([id; 16]),
         attempt: 0,
         at_ms: 1,
         node: 1,
@@ -152,8 +158,14 @@ fn newer() -> bytes::Bytes {
         writes: vec![],
         after: None,
     };
-    let barrier = Fact::from(FormatBarrier { format: FORMAT + 1 });
-    Record { header, facts: vec![barrier.encode()] }.encode().unwrap().into()
+    Record { header, facts }.encode().unwrap().into()
+}
+
+/// Appends to the log of a server that is stopped, and says where that is.
+fn append(config: &Config, record: bytes::Bytes) -> Lsn {
+    let log = EmbeddedLog::create_or_open(&config.log_folder(), EmbeddedOptions::default()).unwrap();
+    let appended = log.append(vec![record]).remove(0);
+    std::thread::spawn(|| appended.blocking_recv().unwrap().unwrap()).join().unwrap()
 }
 
 #[tokio::test]
@@ -162,16 +174,10 @@ async fn behind_a_format_barrier_a_server_only_reads() {
     let alice = server.user("alice").await;
     let room = alice.room_with(&[]).await;
     let told = alice.say(&room, "before").await;
-    let mut folded = Lsn::ZERO;
-    let server = server
-        .restart_after(|config| {
-            let log = EmbeddedLog::create_or_open(&config.log_folder(), EmbeddedOptions::default()).unwrap();
-            folded = log.tail();
-            let appended = log.append(vec![newer()]).remove(0);
-            std::thread::spawn(|| appended.blocking_recv().unwrap().unwrap()).join().unwrap();
-        })
-        .await
-        .unwrap();
+    let folded = server.app().reader.tail();
+    let barrier = foreign(9, vec![Fact::from(FormatBarrier { format: FORMAT + 1 }).encode()]);
+    let mut appended = Lsn::ZERO;
+    let server = server.restart_after(|config| appended = append(config, barrier)).await.unwrap();
     let alice = server.client().with_token(alice.token());
     let event = alice.get(&format!("/rooms/{room}/event/{told}")).await.ok();
     assert_eq!(event["content"]["body"], "before");
@@ -179,8 +185,57 @@ async fn behind_a_format_barrier_a_server_only_reads() {
     assert_eq!(refused.error(), (503, "M_UNKNOWN"));
     assert!(refused["error"].as_str().unwrap().contains("run a newer Everfold"), "{}", refused.text);
     assert_eq!(alice.put("/user/@alice:test.example/account_data/a", json!({})).await.status, 503);
-    assert_eq!(server.app().reader.tail(), folded.next(), "nothing was appended");
+    assert_eq!(server.app().reader.tail(), appended, "nothing was appended");
     let health = server.client().get("/health/ready").await;
     assert_eq!((health.status.as_u16(), &health["folded"], &health["ready"]), (503, &json!(folded.0), &json!(false)));
-    server.stop().await;
+    let amendment = Amendment { void: appended, reason: "the newer build is not to come".into(), at_ms: 1 };
+    let amend = |config: &Config| EmbeddedLog::amend(&config.log_folder(), &amendment).unwrap();
+    server.restart_after(amend).await.unwrap().finish().await;
+}
+
+#[tokio::test]
+async fn a_record_that_can_not_be_folded_is_taken_out_of_effect_by_hand() {
+    let data = TempDir::new().unwrap();
+    let serve = || everfold(data.path(), &["serve", "--listen", "127.0.0.1:0", "--registration", "open"]);
+    let served = Served::of(&mut serve());
+    let client = Client::new(served.url.clone());
+    let body = json!({ "username": "alice", "password": "wonderland", "auth": { "type": "m.login.dummy" } });
+    let alice = client.logged_in(&client.post("/register", body).await.ok());
+    served.signal("TERM");
+
+    let config = Config::load(Sources { flags: &[("data", data.path().display().to_string())], ..Sources::default() });
+    let mut known = Fact::from(FormatBarrier { format: FORMAT }).encode();
+    known.number = u16::MAX;
+    let poison = append(&config.unwrap(), foreign(9, vec![known]));
+    let amend = |lsn: Lsn, reason: &str| {
+        run(&mut everfold(data.path(), &["log", "amend", "--void", &lsn.0.to_string(), "--reason", reason]), "")
+    };
+    let refused = run(&mut serve(), "");
+    assert_eq!(refused.status.code(), Some(1));
+    let told = text(&refused);
+    assert!(told.contains(&format!("record {} can't be folded", poison.0)) && told.contains("log amend"), "{told}");
+
+    for (lsn, reason, why) in [
+        (Lsn(poison.0 - 1), "a mistake", "has been folded"),
+        (poison.next(), "a mistake", "there is no record"),
+        (Lsn::FIRST, "a mistake", "can't be taken out"),
+        (poison, " ", "--reason"),
+    ] {
+        let refused = amend(lsn, reason);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused).contains(why), "{}", text(&refused));
+    }
+    assert_eq!(printed(&amend(poison, "made up by a test"))[0]["void"], poison.0);
+
+    let served = Served::of(&mut serve());
+    let alice = Client::new(served.url.clone()).with_token(alice.token());
+    alice.room_with(&[]).await;
+    assert!(text(&amend(poison.next(), "a mistake")).contains("has been folded"));
+    served.signal("TERM");
+    let shown = printed(&run(&mut everfold(data.path(), &["log", "dump", "--from", &poison.0.to_string()]), ""));
+    assert_eq!((&shown[0]["void"], &shown[1]["void"]), (&json!("amended"), &Value::Null));
+    let stat = printed(&run(&mut everfold(data.path(), &["log", "stat"]), "")).remove(0);
+    assert_eq!((&stat["amended"][0]["reason"], &stat["void"]), (&json!("made up by a test"), &json!(1)));
+    assert!(run(&mut everfold(data.path(), &["log", "verify"]), "").status.success());
+    replay::check(&data.path().join("log"), &data.path().join("read-models"));
 }

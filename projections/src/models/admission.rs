@@ -61,6 +61,12 @@ pub(crate) fn fold(at: &At<'_>, ordinal: u64, batch: &mut Batch<'_>) -> Result<O
     Ok(None)
 }
 
+/// Notes that a record was taken out of effect by hand.
+pub(crate) fn amend(lsn: Lsn, batch: &mut Batch<'_>) -> Void {
+    batch.put(VOIDS, lsn.to_bytes(), &Void::Amended);
+    Void::Amended
+}
+
 fn forget(at: &At<'_>, ordinal: u64, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let Some(last) = ordinal.checked_sub(KEEP_RECORDS) else { return Ok(()) };
     let range = Range { from: Vec::new(), to: Some(KeyBuf::new().u64(last).into()), reverse: false };

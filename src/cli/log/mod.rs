@@ -1,5 +1,7 @@
-//! `everfold log stat`, `tail`, `dump`, `verify`: the log as it is, also beside a running server.
+//! `everfold log stat`, `tail`, `dump`, `verify`: the log as it is, also beside a running server. And `amend`, which
+//! takes a record out of effect.
 
+mod amend;
 mod trail;
 mod verify;
 
@@ -23,7 +25,7 @@ use super::{
 use crate::{
     config::Config,
     fold::Replayed,
-    log::{EmbeddedLog, LogReader, ReadError, embedded::EmbeddedReader, genesis},
+    log::{EmbeddedLog, LogReader, ReadError, amendments::Amendment, embedded::EmbeddedReader, genesis},
 };
 
 /// What to do with the log.
@@ -35,7 +37,7 @@ Examples:
   everfold log dump | jq 'select(.void) | .lsn'
   everfold log verify
 
-They read beside a running server, and change nothing.")]
+All but `amend` read beside a running server, and change nothing.")]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
@@ -98,6 +100,22 @@ Examples:
 It recomputes the hash chain and compares it with what is noted on the log and in the read models, decodes every fact,
 and checks each event's id and content hash, and this server's signature if its signing key is in the data folder.")]
     Verify,
+    /// Take a record that can't be folded out of effect, for every fold from now on. The server must not be running.
+    #[command(after_help = "\
+Example:
+  everfold log amend --void 4711 --reason 'made by a faulty build; see the incident of 1 July'
+
+A server that meets a record which it can't fold stops writing, names it, and does not start again. Run a newer build if
+there is one. If the record is at fault, this takes it out: it stays on the log and in the hash chain, and is void. What
+was decided on the strength of it is void, too.")]
+    Amend {
+        /// The record.
+        #[arg(long, value_name = "LSN", value_parser = |text: &str| text.parse().map(Lsn))]
+        void: Lsn,
+        /// Why, for those who read the log later.
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 /// Which records.
@@ -143,6 +161,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
         Command::Dump { from, until, filter } => dump(&trail(&config)?, *from, *until, filter, &mut out)?,
+        Command::Amend { void, reason } => amend::run(&config, *void, reason, &mut out)?,
         Command::Verify => verify::run(&config, &mut out)?,
     }
     Ok(out.flush()?)
@@ -177,6 +196,8 @@ struct Stat {
     chain: Chain,
     /// On the disk.
     bytes: u64,
+    /// Records that were taken out of effect by hand.
+    amended: Vec<Amendment>,
     /// Up to where the read models are folded, and how many records till then are void.
     folded: Option<Lsn>,
     void: Option<usize>,
@@ -204,6 +225,7 @@ fn stat(config: &Config, out: &mut Output) -> anyhow::Result<()> {
         log_time: last.time.ms,
         chain: last.chain,
         bytes,
+        amended: log.amendments().iter().cloned().collect(),
         folded: view.map(|view| view.lsn()),
         void: voids,
     };

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use projections::{Judge, View, models::admission};
+use projections::{Entry, Judge, View, models::admission};
 use schemas::{Chain, Fact, Header, Lsn, Record, admission::Void};
 use serde::Serialize;
 
@@ -71,7 +71,7 @@ impl Trail {
                     let is_folded = entry.lsn <= view.lsn();
                     let void = if is_folded { admission::void(&view, entry.lsn)? } else { judge.next(entry)? };
                     if entry.lsn >= *next {
-                        each(self.show(entry.lsn, &entry.bytes, void)?)?;
+                        each(self.show(entry, void)?)?;
                     }
                     at = entry.lsn.next();
                 }
@@ -85,11 +85,14 @@ impl Trail {
         }
     }
 
-    fn show(&self, lsn: Lsn, bytes: &[u8], void: Option<Void>) -> anyhow::Result<Shown> {
+    fn show(&self, entry: &Entry, void: Option<Void>) -> anyhow::Result<Shown> {
+        let lsn = entry.lsn;
         let refuse = |source| ReadError::Record { lsn, source };
         let note = self.log.note(lsn)?.context("the log takes no notes")?;
-        let Record { header, facts } = Record::decode(bytes).map_err(refuse)?;
-        let facts = facts.iter().map(|fact| fact.decode().map_err(refuse)).collect::<Result<_, _>>()?;
+        let Record { header, facts } = Record::decode(&entry.bytes).map_err(refuse)?;
+        let decoded = facts.iter().map(|fact| fact.decode().map_err(refuse));
+        // Of what was taken out of effect, whatever can be read.
+        let facts = if entry.amended { decoded.flatten().collect() } else { decoded.collect::<Result<_, _>>()? };
         Ok(Shown { lsn, log_time: note.time.ms, chain: note.chain, void, header, facts })
     }
 

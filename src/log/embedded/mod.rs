@@ -35,7 +35,12 @@ use self::{
     writer::{Disk, RealDisk, Writer},
 };
 pub use self::{reader::EmbeddedReader, recovery::OpenError};
-use super::{EntryStream, Log, LogReader, Note, ReadError, Receipt, Stamp, follow::follow, refused};
+use super::{
+    EntryStream, Log, LogReader, Note, ReadError, Receipt, Stamp,
+    amendments::{Amendment, Amendments},
+    follow::follow,
+    refused,
+};
 use crate::metrics::{Metrics, count};
 
 /// How an embedded log works. The defaults suit a server.
@@ -122,6 +127,7 @@ pub struct EmbeddedLog {
 struct Shared {
     queue: Queue,
     store: Slot,
+    amendments: Amendments,
 }
 
 impl EmbeddedLog {
@@ -143,13 +149,28 @@ impl EmbeddedLog {
         EmbeddedReader::open(folder)
     }
 
+    /// Takes a record of the log in a folder out of effect: see [`Amendments`]. Blocks on disk.
+    ///
+    /// # Errors
+    /// When a process has the log open for writing, or there is no such record.
+    pub fn amend(folder: &Path, amendment: &Amendment) -> Result<(), OpenError> {
+        let log = Self::open_read_only(folder)?;
+        if log.note(amendment.void)?.is_none() {
+            return Err(OpenError::NoRecord { lsn: amendment.void, tail: log.tail() });
+        }
+        let locked = Mark::lock(folder).map_err(OpenError::folder(folder))?;
+        let _writer = locked.ok_or_else(|| OpenError::Locked(folder.to_owned()))?;
+        Amendments::add(folder, amendment).map_err(OpenError::folder(folder))
+    }
+
     fn open_on(folder: &Path, options: EmbeddedOptions, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
         std::fs::create_dir_all(folder).map_err(OpenError::folder(folder))?;
         let locked = Mark::lock(folder).map_err(OpenError::folder(folder))?;
         let mark = locked.ok_or_else(|| OpenError::Locked(folder.to_owned()))?;
         let (db, last) = recovery::open(folder, &mark)?;
+        let amendments = Amendments::read(folder).map_err(OpenError::folder(folder))?;
         let limit = Limit { records: options.queue_records, bytes: options.queue_bytes };
-        let shared = Arc::new(Shared { queue: Queue::new(limit), store: Slot::new(db) });
+        let shared = Arc::new(Shared { queue: Queue::new(limit), store: Slot::new(db), amendments });
         let (sender, tail) = watch::channel(last.lsn);
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -176,7 +197,7 @@ impl LogReader for EmbeddedLog {
 
     fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
         let tail = self.tail();
-        self.shared.store.with(|db| store::scan(db, from, tail, records, bytes))
+        self.shared.store.with(|db| store::scan((db, &self.shared.amendments), from, tail, records, bytes))
     }
 
     fn tail(&self) -> Lsn {

@@ -16,7 +16,7 @@ use super::{
     recovery::{self, OpenError},
     store::{self, Last},
 };
-use crate::log::{EntryStream, LogReader, Note, ReadError, follow};
+use crate::log::{EntryStream, LogReader, Note, ReadError, amendments::Amendments, follow};
 
 /// Another process can't wake this one.
 const POLL: Duration = Duration::from_millis(200);
@@ -28,6 +28,7 @@ const ATTEMPTS: usize = 10;
 pub struct EmbeddedReader {
     folder: PathBuf,
     db: DB,
+    amendments: Amendments,
     tail: watch::Sender<Lsn>,
 }
 
@@ -53,7 +54,14 @@ impl EmbeddedReader {
             Ok((db, end))
         };
         let (db, end) = again(folder, attempt)?;
-        Ok(Self { folder: folder.to_owned(), db, tail: watch::channel(end.lsn).0 })
+        let amendments = Amendments::read(folder).map_err(OpenError::folder(folder))?;
+        Ok(Self { folder: folder.to_owned(), db, amendments, tail: watch::channel(end.lsn).0 })
+    }
+
+    /// The records that were taken out of effect.
+    #[must_use]
+    pub const fn amendments(&self) -> &Amendments {
+        &self.amendments
     }
 
     /// Looks for what was appended meanwhile. Blocks on disk.
@@ -116,7 +124,7 @@ impl LogReader for EmbeddedReader {
     }
 
     fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        store::scan(&self.db, from, self.tail(), records, bytes)
+        store::scan((&self.db, &self.amendments), from, self.tail(), records, bytes)
     }
 
     fn tail(&self) -> Lsn {

@@ -10,7 +10,7 @@ use super::{
     mark::{Acknowledged, Mark},
     store::{self, Last, damaged},
 };
-use crate::log::ReadError;
+use crate::log::{ReadError, amendments::Amendments};
 
 /// So many of the last records are checked at every start; `verify` checks all.
 const CHECKED_AT_START: u64 = 1024;
@@ -27,6 +27,14 @@ pub enum OpenError {
     /// What is there can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// No such position.
+    #[error("there is no record {lsn} on this log: it ends at {tail}")]
+    NoRecord {
+        /// What was asked for.
+        lsn: Lsn,
+        /// The log's last position.
+        tail: Lsn,
+    },
     /// The folder can't be used.
     #[error("the log in {folder} can't be opened: {why}")]
     Folder {
@@ -112,7 +120,7 @@ fn first_unreadable(folder: &Path) -> Lsn {
     let Ok(db) = DB::open_for_read_only(&options, folder, false) else { return Lsn::FIRST };
     let mut next = Lsn::FIRST;
     loop {
-        match store::scan(&db, next, Lsn::MAX, 1024, 1 << 20) {
+        match store::scan((&db, &Amendments::default()), next, Lsn::MAX, 1024, 1 << 20) {
             Ok(entries) => next = entries.last().map_or(next, |entry| entry.lsn.next()),
             Err(error) => return next.max(first_of_named_file(&db, &error.to_string())),
         }

@@ -13,7 +13,7 @@ use rocksdb::{
 use schemas::{Lsn, Record};
 
 use super::frame::Frame;
-use crate::log::{Note, ReadError, Stamp};
+use crate::log::{Note, ReadError, Stamp, amendments::Amendments};
 
 /// What RocksDB keeps in memory, and so at most reads from its write-ahead log at a start.
 pub(super) const WRITE_BUFFER: usize = 16 << 20;
@@ -94,11 +94,17 @@ pub(super) fn end(db: &DB) -> Result<Lsn, rocksdb::Error> {
 
 /// Records in order, none missing, up to `until`, which is in the database, or up to the first that is damaged; an error
 /// if that is the first of all. The bounds are those of `LogReader::read`.
-pub(super) fn scan(db: &DB, from: Lsn, until: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+pub(super) fn scan(
+    (db, amendments): (&DB, &Amendments),
+    from: Lsn,
+    until: Lsn,
+    records: usize,
+    bytes: usize,
+) -> Result<Vec<Entry>, ReadError> {
     let (mut entries, mut taken, mut lsn) = (Vec::new(), 0, from.max(Lsn::FIRST));
     while lsn <= until {
         match read(db, lsn, |frame| Arc::from(frame.record)) {
-            Ok(bytes) => entries.push(Entry { lsn, bytes }),
+            Ok(bytes) => entries.push(Entry { lsn, bytes, amended: amendments.has(lsn) }),
             Err(error) if entries.is_empty() => return Err(error),
             Err(_) => break,
         }
