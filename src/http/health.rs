@@ -68,9 +68,14 @@ async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
         let lag = signed(tail.0.saturating_sub(folded.0));
         metrics.fold_lag.with_label_values(&[projection.model.name()]).set(lag);
     }
+    metrics.sync_waiters.set(signed(app.syncs.notifier.waiters() as u64));
     for property in PROPERTIES {
         let name = property.trim_start_matches("rocksdb.");
-        metrics.rocksdb.with_label_values(&["read-models", name]).set(signed(app.store.property(property)));
+        let figure = |store, figure| metrics.rocksdb.with_label_values(&[store, name]).set(signed(figure));
+        figure("read-models", app.store.property(property));
+        if let Some(of_log) = app.reader.property(property) {
+            figure("log", of_log);
+        }
     }
     let text = metrics.render().map_err(|error| ApiError::internal(&error))?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())

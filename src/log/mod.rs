@@ -122,6 +122,11 @@ pub trait LogReader: Send + Sync + 'static {
     /// # Errors
     /// When the log can't be read.
     fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError>;
+
+    /// A figure of the database that the log is in, by RocksDB's name for it; none if it is in no such database.
+    fn property(&self, _name: &str) -> Option<u64> {
+        None
+    }
 }
 
 /// The first fact of a log; none for an empty one, or one that doesn't begin as it must.

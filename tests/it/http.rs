@@ -47,30 +47,6 @@ async fn client_options(server: &TestServer, path: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn health_and_metrics() {
-    let server = TestServer::start().await;
-    let client = server.client();
-    client.get("/health/live").await.ok();
-    let ready = client.get("/health/ready").await.ok();
-    assert_eq!((&ready["ready"], &ready["tail"], &ready["folded"]), (&true.into(), &1.into(), &1.into()));
-    client.get("/_matrix/client/versions").await.ok();
-    let metrics = client.get("/metrics").await;
-    for expected in [
-        "everfold_http_requests_total{method=\"GET\",route=\"/_matrix/client/versions\",status=\"200\"} 1",
-        "everfold_log_tail_lsn 1",
-        "everfold_fold_lag{projection=\"accounts\"} 0",
-        "everfold_rocksdb{property=\"estimate-num-keys\",store=\"read-models\"}",
-    ] {
-        assert!(metrics.text.contains(expected), "{expected} is not in {}", metrics.text);
-    }
-    server.finish().await;
-
-    let server = TestServer::with(&[("telemetry.metrics", "off")]).await;
-    assert_eq!(server.client().get("/metrics").await.error(), (404, "M_NOT_FOUND"));
-    server.finish().await;
-}
-
-#[tokio::test]
 async fn bodies_are_bounded_in_size_and_nesting() {
     let server = TestServer::with(&[("http.body_bytes", "100000")]).await;
     let alice = server.user("alice").await;

@@ -14,6 +14,7 @@ mod convergence;
 mod disk;
 mod forks;
 mod fuzz;
+mod health;
 mod http;
 mod invariants;
 mod nodes;

@@ -219,6 +219,10 @@ impl LogReader for EmbeddedLog {
         let tail = self.tail();
         self.shared.store.with(|db| store::note(db, tail, lsn))
     }
+
+    fn property(&self, name: &str) -> Option<u64> {
+        self.shared.store.with(|db| store::property(db, name)).ok().flatten()
+    }
 }
 
 impl Log for EmbeddedLog {

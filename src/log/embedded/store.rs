@@ -170,6 +170,11 @@ pub(super) fn check_end(db: &DB, until: Lsn, records: u64) -> Result<Last, ReadE
     Ok(before)
 }
 
+/// One of RocksDB's own figures.
+pub(super) fn property(db: &DB, name: &str) -> Result<Option<u64>, ReadError> {
+    db.property_int_value(name).map_err(|error| ReadError::Backend(error.to_string()))
+}
+
 /// Removes whatever lies beyond a position.
 pub(super) fn cut(db: &DB, beyond: Lsn) -> Result<(), rocksdb::Error> {
     let end = end(db)?;

@@ -1,5 +1,5 @@
 use std::sync::{
-    Arc, Mutex,
+    Arc, Condvar, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 type Held = (Vec<Bytes>, Senders);
 type Senders = Vec<oneshot::Sender<Result<Lsn, AppendError>>>;
 
-/// A log that refuses or holds back appends when a test wants it.
+/// A log that refuses or holds back appends and reads when a test wants it.
 pub struct HeldLog {
     inner: Arc<EmbeddedLog>,
     full: AtomicBool,
@@ -21,6 +21,17 @@ pub struct HeldLog {
     arrived: Semaphore,
     /// The records of each call.
     calls: Mutex<Vec<usize>>,
+    reads: Mutex<Reads>,
+    reads_changed: Condvar,
+}
+
+/// What becomes of reads.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Reads {
+    #[default]
+    Through,
+    Held,
+    Damaged,
 }
 
 #[derive(Default)]
@@ -40,6 +51,8 @@ impl HeldLog {
             hold: Mutex::default(),
             arrived: Semaphore::new(0),
             calls: Mutex::default(),
+            reads: Mutex::default(),
+            reads_changed: Condvar::new(),
         })
     }
 
@@ -74,6 +87,22 @@ impl HeldLog {
         }
     }
 
+    /// Lets whoever reads wait.
+    pub fn hold_reads(&self) {
+        *self.reads.lock().unwrap() = Reads::Held;
+    }
+
+    /// Lets all read on.
+    pub fn release_reads(&self) {
+        *self.reads.lock().unwrap() = Reads::Through;
+        self.reads_changed.notify_all();
+    }
+
+    /// Lets reads find damage from now on.
+    pub fn damage_reads(&self) {
+        *self.reads.lock().unwrap() = Reads::Damaged;
+    }
+
     /// The log as another node has it: nothing of that is held back, and it stays open when that node stops.
     pub fn beside(&self) -> Arc<dyn Log> {
         Arc::new(Beside(Arc::clone(&self.inner)))
@@ -91,6 +120,11 @@ impl LogReader for HeldLog {
     }
 
     fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        let reads = self.reads.lock().unwrap();
+        let reads = *self.reads_changed.wait_while(reads, |reads| *reads == Reads::Held).unwrap();
+        if reads == Reads::Damaged {
+            return Err(ReadError::Damaged { lsn: from, why: "the test says so".into() });
+        }
         self.inner.read(from, records, bytes)
     }
 
