@@ -1,6 +1,9 @@
 //! `everfold projections list`, `rebuild`, and `everfold digest`: the read models, also beside a running server.
 
+use std::{convert::Infallible, time::Duration};
+
 use anyhow::Context;
+use indicatif::ProgressBar;
 use projections::{Model, View, digest};
 use reqwest::Method;
 use schemas::{Chain, Lsn};
@@ -8,10 +11,13 @@ use serde::Serialize;
 
 use super::{
     Settings,
-    output::{Format, Output, bar, time},
+    output::{Format, Output, bar, report, time},
     server::Server,
 };
 use crate::config::Config;
+
+/// What the server has about read models.
+const PROJECTIONS: &str = "/_everfold/admin/v1/projections";
 
 /// What to do with the read models.
 #[derive(Debug, clap::Args)]
@@ -108,10 +114,29 @@ fn list(config: &Config, out: &mut Output) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Shows how far the rebuild has come that is under way.
+async fn show_progress(server: &Server, bar: &ProgressBar) -> Infallible {
+    let report = report(bar);
+    let mut often = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        often.tick().await;
+        // A look that fails is not what was asked for.
+        let list = server.ask(server.request(Method::GET, PROJECTIONS)).await.unwrap_or_default();
+        if let (Some(at), Some(end)) = (list["rebuilding"].as_u64(), list["lsn"].as_u64()) {
+            report(Lsn(at), Lsn(end));
+        }
+    }
+}
+
 async fn rebuild(settings: &Settings, name: &str, out: &mut Output) -> anyhow::Result<()> {
     let server = Server::find(settings, None).await?;
-    let rebuilt = server.ask(server.request(Method::POST, &format!("/_everfold/admin/v1/projections/{name}/rebuild")));
-    let rebuilt = rebuilt.await;
+    let rebuild = server.ask(server.request(Method::POST, &format!("{PROJECTIONS}/{name}/rebuild")));
+    let bar = bar("folding records", 0);
+    let rebuilt = tokio::select! {
+        rebuilt = rebuild => rebuilt,
+        never = show_progress(&server, &bar) => match never {},
+    };
+    bar.finish_and_clear();
     server.stop().await;
     let rebuilt = rebuilt?;
     let mine = rebuilt["projections"].as_array().into_iter().flatten().find(|model| model["name"] == name);

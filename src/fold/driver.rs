@@ -11,7 +11,7 @@ use projections::{Applied, Cursor, FoldError, Model, Projector, Reader, Source, 
 use schemas::Lsn;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
 };
 
 use super::Progress;
@@ -86,13 +86,22 @@ pub enum RebuildError {
 
 /// Folds models anew while a server runs.
 #[derive(Clone)]
-pub struct Rebuilds(mpsc::WeakSender<Order>);
+pub struct Rebuilds {
+    orders: mpsc::WeakSender<Order>,
+    at: watch::Receiver<Option<Lsn>>,
+}
 
 impl Rebuilds {
     /// Where nothing is folded.
     #[must_use]
     pub fn none() -> Self {
-        Self(mpsc::channel(1).0.downgrade())
+        Self { orders: mpsc::channel(1).0.downgrade(), at: watch::channel(None).1 }
+    }
+
+    /// How far the rebuild that is under way has come; none if there is none.
+    #[must_use]
+    pub fn at(&self) -> Option<Lsn> {
+        *self.at.borrow()
     }
 
     /// Folds models and those that they read anew from the first record, beside the live tables, and swaps them in. The
@@ -102,7 +111,7 @@ impl Rebuilds {
     /// When another rebuild is under way, the log or the store fails, or the fold has stopped.
     pub async fn run(&self, models: Vec<Model>) -> Result<Cursor, RebuildError> {
         let (sender, receiver) = oneshot::channel();
-        let orders = self.0.upgrade().ok_or(RebuildError::Stopped)?;
+        let orders = self.orders.upgrade().ok_or(RebuildError::Stopped)?;
         orders.send(Order::Rebuild(models, sender)).await.map_err(|_| RebuildError::Stopped)?;
         drop(orders);
         receiver.await.map_err(|_| RebuildError::Stopped)?
@@ -125,6 +134,7 @@ pub struct Start<'a> {
 pub struct Driver {
     progress: Arc<Progress>,
     orders: mpsc::Sender<Order>,
+    rebuilt: watch::Receiver<Option<Lsn>>,
     stopping: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -157,6 +167,7 @@ impl Driver {
         let source: Arc<dyn Source> = Arc::clone(&reader) as Arc<dyn Source>;
         let progress = Arc::new(Progress::new(source, projector.cursor().clone()));
         let (orders, inbox) = mpsc::channel(4);
+        let (rebuilding, rebuilt) = watch::channel(None);
         let stopping = Arc::new(AtomicBool::new(false));
         let work = Work {
             projector,
@@ -165,14 +176,14 @@ impl Driver {
             progress: Arc::clone(&progress),
             inbox,
             again: orders.downgrade(),
-            rebuilding: false,
+            rebuilding,
             stopping: Arc::clone(&stopping),
         };
         let thread = std::thread::Builder::new()
             .name("fold".into())
             .spawn(move || work.run(&runtime))
             .map_err(|error| ReadError::Backend(error.to_string()))?;
-        Ok((Self { progress, orders, stopping, thread: Some(thread) }, reader))
+        Ok((Self { progress, orders, rebuilt, stopping, thread: Some(thread) }, reader))
     }
 
     /// How far it has come.
@@ -184,7 +195,7 @@ impl Driver {
     /// The way to fold models anew.
     #[must_use]
     pub fn rebuilds(&self) -> Rebuilds {
-        Rebuilds(self.orders.downgrade())
+        Rebuilds { orders: self.orders.downgrade(), at: self.rebuilt.clone() }
     }
 
     /// Folds what the log has, and ends the thread. The log must be closed before.
@@ -207,7 +218,8 @@ struct Work {
     progress: Arc<Progress>,
     inbox: mpsc::Receiver<Order>,
     again: mpsc::WeakSender<Order>,
-    rebuilding: bool,
+    /// How far the rebuild that is under way has come.
+    rebuilding: watch::Sender<Option<Lsn>>,
     stopping: Arc<AtomicBool>,
 }
 
@@ -266,19 +278,20 @@ impl Work {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Rebuild(_, answer) if self.rebuilding => {
+            Order::Rebuild(_, answer) if self.rebuilding.borrow().is_some() => {
                 // Whoever asked may be gone.
                 let _ = answer.send(Err(RebuildError::Busy));
             }
             Order::Rebuild(models, answer) => self.begin_rebuild(&models, answer),
             Order::Adopt(scratch, answer) => {
-                self.rebuilding = false;
                 let adopted = scratch.and_then(|mut scratch| {
                     // What was folded while the rebuild ran.
-                    catch_up(&mut scratch, &*self.log, self.projector.cursor().lsn, false, &|_, _| {})?;
+                    let report = |at, _| _ = self.rebuilding.send_replace(Some(at));
+                    catch_up(&mut scratch, &*self.log, self.projector.cursor().lsn, false, &report)?;
                     self.projector.adopt(&scratch)?;
                     Ok(self.projector.cursor().clone())
                 });
+                self.rebuilding.send_replace(None);
                 let _ = answer.send(adopted.map_err(RebuildError::from));
             }
         }
@@ -289,12 +302,14 @@ impl Work {
         let scratch = self.projector.drop_old_families().and_then(|()| self.projector.rebuild(models));
         let (log, again) = (Arc::clone(&self.log), self.again.clone());
         let (progress, stopping) = (Arc::clone(&self.progress), Arc::clone(&self.stopping));
+        let at = self.rebuilding.clone();
         let work = move || {
             let folded = scratch.map_err(StartError::from).and_then(|mut scratch| {
                 // The live tables go on meanwhile; each round leaves less, and the last is folded while they wait.
                 let behind = |scratch: &Projector| progress.cursor().lsn.0.saturating_sub(scratch.cursor().lsn.0);
                 while behind(&scratch) > BATCH_RECORDS as u64 && !stopping.load(Ordering::SeqCst) {
                     fold_batch(&mut scratch, &*log, progress.cursor().lsn, false)?;
+                    at.send_replace(Some(scratch.cursor().lsn));
                 }
                 Ok(Box::new(scratch))
             });
@@ -303,9 +318,10 @@ impl Work {
                 let _ = orders.blocking_send(Order::Adopt(folded, answer));
             }
         };
-        match std::thread::Builder::new().name("rebuild".into()).spawn(work) {
-            Ok(_) => self.rebuilding = true,
-            Err(error) => tracing::error!(%error, "no thread for a rebuild"),
+        self.rebuilding.send_replace(Some(Lsn::ZERO));
+        if let Err(error) = std::thread::Builder::new().name("rebuild".into()).spawn(work) {
+            self.rebuilding.send_replace(None);
+            tracing::error!(%error, "no thread for a rebuild");
         }
     }
 }

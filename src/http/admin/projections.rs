@@ -37,21 +37,24 @@ struct List {
     /// The last record that is folded, and log time there.
     lsn: Lsn,
     log_time: u64,
+    /// How far a rebuild that is under way has come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rebuilding: Option<Lsn>,
     projections: Vec<Shown>,
 }
 
 impl List {
-    fn new(cursor: &Cursor, generations: &Generations) -> Self {
+    fn new(app: &App, cursor: &Cursor, generations: &Generations) -> Self {
         let shown =
             |g: &projections::Generation| Shown { name: g.model.clone(), version: g.version, generation: g.generation };
         let projections = generations.iter().map(shown).collect();
-        Self { lsn: cursor.lsn, log_time: cursor.log_time.ms, projections }
+        Self { lsn: cursor.lsn, log_time: cursor.log_time.ms, rebuilding: app.rebuilds.at(), projections }
     }
 }
 
 async fn list(State(app): State<App>, _: Admin) -> Result<Json<List>, ApiError> {
     let view = app.view()?;
-    Ok(Json(List::new(view.cursor(), view.generations())))
+    Ok(Json(List::new(&app, view.cursor(), view.generations())))
 }
 
 /// Folds a read model, and those that it reads, anew; answers once the new tables are in use, with the state of all.
@@ -60,7 +63,7 @@ async fn rebuild(State(app): State<App>, _: Admin, Path(name): Path<String>) -> 
     tracing::info!(model = name, "folding a read model anew");
     let cursor = app.rebuilds.run(vec![model]).await?;
     tracing::info!(model = name, at = %cursor.lsn, "the read model is folded anew");
-    Ok(Json(List::new(&cursor, app.view()?.generations())))
+    Ok(Json(List::new(&app, &cursor, app.view()?.generations())))
 }
 
 impl From<RebuildError> for ApiError {

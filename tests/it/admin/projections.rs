@@ -1,6 +1,7 @@
+use everfold::log::LogReader;
 use serde_json::{Value, json};
 
-use crate::common::TestServer;
+use crate::common::{HeldLog, TestServer};
 
 #[tokio::test]
 async fn read_models_are_folded_anew_while_the_server_goes_on() {
@@ -42,5 +43,27 @@ async fn read_models_are_folded_anew_while_the_server_goes_on() {
     assert_eq!(anna.post(path, json!({})).await.error(), (403, "M_FORBIDDEN"));
     assert_eq!(anna.get("/_everfold/admin/v1/projections").await.error(), (403, "M_FORBIDDEN"));
     assert_eq!(server.client().post(path, json!({})).await.error(), (401, "M_MISSING_TOKEN"));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_rebuild_shows_how_far_it_has_come() {
+    let (server, log) = TestServer::with_log(HeldLog::over).await;
+    let admin = server.admin("root").await;
+    let list = async || admin.get("/_everfold/admin/v1/projections").await.ok();
+    assert_eq!(list().await["rebuilding"], Value::Null);
+    log.hold_reads();
+    let rebuilding = tokio::spawn({
+        let admin = admin.clone();
+        async move { admin.post("/_everfold/admin/v1/projections/sessions/rebuild", json!({})).await.ok() }
+    });
+    while list().await["rebuilding"].is_null() {
+        tokio::task::yield_now().await;
+    }
+    let shown = list().await;
+    assert_eq!((&shown["rebuilding"], &shown["lsn"]), (&json!(0), &json!(log.tail())));
+    log.release_reads();
+    assert_eq!(rebuilding.await.unwrap()["rebuilding"], Value::Null, "it is done");
+    assert_eq!(list().await["rebuilding"], Value::Null);
     server.finish().await;
 }
