@@ -153,15 +153,24 @@ impl Trees {
 
     /// All entries whose keys begin with `prefix`, in order; reads the nodes that hold them.
     pub(crate) fn scan<'a>(&self, read: &'a dyn Read, tree: &Tree, prefix: &[u8]) -> Scan<'a> {
-        let root = tree.root.map(|id| Slot { key: Vec::new(), id });
-        let end = after_prefix(prefix);
-        Scan {
-            trees: *self,
-            read,
-            prefix: prefix.to_vec(),
-            end,
-            pending: root.into_iter().map(|s| (true, s)).collect(),
-        }
+        self.range(read, tree, prefix.to_vec(), after_prefix(prefix))
+    }
+
+    /// All entries whose keys don't begin with `prefix`, in order; reads the nodes that hold them, and not those between.
+    pub(crate) fn scan_without<'a>(
+        &self,
+        read: &'a dyn Read,
+        tree: &Tree,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, Nid), StoreError>> + use<'a> {
+        let after = after_prefix(prefix).map(|after| self.range(read, tree, after, None));
+        self.range(read, tree, Vec::new(), Some(prefix.to_vec())).chain(after.into_iter().flatten())
+    }
+
+    /// The entries from one key on (inclusive) and before another.
+    fn range<'a>(&self, read: &'a dyn Read, tree: &Tree, from: Vec<u8>, to: Option<Vec<u8>>) -> Scan<'a> {
+        let root = tree.root.map(|id| (true, Slot { key: Vec::new(), id }));
+        Scan { trees: *self, read, from, to, pending: root.into_iter().collect() }
     }
 
     /// What differs between two versions, in order of keys; it skips what they share, and so costs the differences.
@@ -337,12 +346,13 @@ impl Edit<'_, '_> {
     }
 }
 
-/// See [`Trees::scan`].
+/// See [`Trees::scan`] and [`Trees::scan_without`].
 pub(crate) struct Scan<'a> {
     trees: Trees,
     read: &'a dyn Read,
-    prefix: Vec<u8>,
-    end: Option<Vec<u8>>,
+    from: Vec<u8>,
+    /// None is the end of the map.
+    to: Option<Vec<u8>>,
     /// What is still to come, the next last; true for nodes.
     pending: Vec<(bool, Slot)>,
 }
@@ -350,11 +360,11 @@ pub(crate) struct Scan<'a> {
 impl Scan<'_> {
     fn expand(&mut self, id: NodeId) -> Result<(), StoreError> {
         let mut node = self.trees.load(self.read, id)?;
-        let end = node.slots.partition_point(|slot| self.end.as_ref().is_none_or(|end| slot.key < *end));
+        let end = node.slots.partition_point(|slot| self.to.as_ref().is_none_or(|to| slot.key < *to));
         node.slots.truncate(end);
         let start = match node.level {
-            0 => node.slots.partition_point(|slot| slot.key < self.prefix),
-            _ => node.child(&self.prefix),
+            0 => node.slots.partition_point(|slot| slot.key < self.from),
+            _ => node.child(&self.from),
         };
         let inner = node.level > 0;
         self.pending.extend(node.slots.into_iter().skip(start).rev().map(|slot| (inner, slot)));
@@ -491,6 +501,9 @@ mod tests {
         for prefix in [&b"m.room.member"[..], b"m.room.1", b"m.room.2\0", b"\xff", b"\xff\xff"] {
             let expected = map.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(k, v)| (k.clone(), *v));
             assert_eq!(scan(prefix), expected.collect::<Vec<_>>());
+            let others = TREES.scan_without(batch, tree, prefix).collect::<Result<Vec<_>, _>>().unwrap();
+            let expected = map.iter().filter(|(key, _)| !key.starts_with(prefix)).map(|(k, v)| (k.clone(), *v));
+            assert_eq!(others, expected.collect::<Vec<_>>());
         }
         if let Some(root) = tree.root {
             let root = TREES.load(batch, root).unwrap();

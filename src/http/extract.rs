@@ -62,6 +62,15 @@ pub struct Received {
     pub raw: Bytes,
 }
 
+impl Received {
+    /// A parameter of the query as it came, for what ruma's types leave out of it.
+    #[must_use]
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let parameters = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&self.uri).ok()?;
+        parameters.0.into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+}
+
 impl<R> Matrix<R>
 where
     R: IncomingRequest,

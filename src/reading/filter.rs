@@ -1,6 +1,18 @@
+use std::collections::BTreeSet;
+
 use projections::models::events::Head;
 use ruma::api::client::filter::{Filter, RoomEventFilter, UrlFilter};
 use serde::Deserialize;
+
+/// What of a room event filter ruma's lacks (client-server API, `RoomEventFilter`): how others relate to the events that
+/// are wanted. Both have to be true of one of them; an empty list asks for nothing.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct RelatedBy {
+    #[serde(rename = "related_by_senders")]
+    senders: Option<BTreeSet<String>>,
+    #[serde(rename = "related_by_rel_types")]
+    rel_types: Option<BTreeSet<String>>,
+}
 
 /// A filter, made ready to be asked often.
 #[derive(Debug, Default)]
@@ -12,6 +24,8 @@ pub struct Matcher<'a> {
     rooms: Option<Vec<&'a str>>,
     not_rooms: Vec<&'a str>,
     with_url: Option<bool>,
+    related_by_senders: Option<&'a BTreeSet<String>>,
+    related_by_rel_types: Option<&'a BTreeSet<String>>,
 }
 
 impl<'a> From<&'a RoomEventFilter> for Matcher<'a> {
@@ -24,6 +38,7 @@ impl<'a> From<&'a RoomEventFilter> for Matcher<'a> {
             rooms: filter.rooms.as_ref().map(|rooms| rooms.iter().map(|room| room.as_str()).collect()),
             not_rooms: filter.not_rooms.iter().map(|room| room.as_str()).collect(),
             with_url: filter.url_filter.as_ref().map(|url| matches!(url, UrlFilter::EventsWithUrl)),
+            ..Self::default()
         }
     }
 }
@@ -40,7 +55,28 @@ impl<'a> From<&'a Filter> for Matcher<'a> {
     }
 }
 
-impl Matcher<'_> {
+impl<'a> Matcher<'a> {
+    /// The same filter, which asks for relations too.
+    #[must_use]
+    pub fn related_by(mut self, related: &'a RelatedBy) -> Self {
+        self.related_by_senders = related.senders.as_ref().filter(|senders| !senders.is_empty());
+        self.related_by_rel_types = related.rel_types.as_ref().filter(|types| !types.is_empty());
+        self
+    }
+
+    /// Whether it matters what relates to an event.
+    #[must_use]
+    pub const fn asks_for_relations(&self) -> bool {
+        self.related_by_senders.is_some() || self.related_by_rel_types.is_some()
+    }
+
+    /// Whether an event is wanted that somebody's event relates to in this way.
+    #[must_use]
+    pub fn relation(&self, rel_type: &str, sender: &str) -> bool {
+        self.related_by_rel_types.is_none_or(|wanted| wanted.contains(rel_type))
+            && self.related_by_senders.is_none_or(|wanted| wanted.contains(sender))
+    }
+
     /// Whether the filter lets events of a room through at all.
     #[must_use]
     pub fn room(&self, room: &str) -> bool {

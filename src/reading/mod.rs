@@ -8,8 +8,10 @@
 //! | `relations` | What is bundled with it? |
 //! | `pages` | What comes next in the room's order? |
 //! | `filter` | Does a client's filter let the event through? |
+//! | `fields` | Which parts of the event does the client want? |
 
 mod access;
+mod fields;
 mod filter;
 mod pages;
 mod relations;
@@ -20,13 +22,14 @@ use std::{cell::Cell, collections::BTreeSet};
 
 use projections::{
     StoreError, View,
-    models::{account_data, events::Head},
+    models::{account_data, events::Head, state::State},
 };
 use ruma::{DeviceId, RoomId, UserId};
 use serde::{Deserialize, de::IgnoredAny};
 
 pub use access::Access;
-pub use filter::Matcher;
+pub use fields::Fields;
+pub use filter::{Matcher, RelatedBy};
 pub use pages::{Found, Page, Span};
 use sight::Standing;
 
@@ -40,6 +43,8 @@ pub struct Reading<'a> {
     room_id: Option<&'a RoomId>,
     ignored: BTreeSet<String>,
     standing: Cell<Option<Standing>>,
+    /// The event whose state before was asked for last, and that.
+    before: Cell<Option<(schemas::Nid, Option<State>)>>,
 }
 
 impl<'a> Reading<'a> {
@@ -55,7 +60,8 @@ impl<'a> Reading<'a> {
         now_ms: u64,
     ) -> Result<Self, StoreError> {
         let ignored = ignored(view, user)?;
-        Ok(Self { view, user, device, now_ms, room_id: None, ignored, standing: Cell::new(None) })
+        let (standing, before) = (Cell::new(None), Cell::new(None));
+        Ok(Self { view, user, device, now_ms, room_id: None, ignored, standing, before })
     }
 
     /// Shows events with this room's id, as everywhere but in /sync, where the section names the room.

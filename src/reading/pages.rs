@@ -90,13 +90,29 @@ impl Reading<'_> {
         }
     }
 
-    fn fitting(&self, event: Nid, matcher: &Matcher<'_>) -> Result<Option<(Head, String)>, StoreError> {
+    /// An event that the user is shown and a filter lets through, and its text.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn fitting(&self, event: Nid, matcher: &Matcher<'_>) -> Result<Option<(Head, String)>, StoreError> {
         let Some(head) = events::head(self.view, event)? else { return Ok(None) };
-        if !matcher.event(&head) || !self.shows(event, &head)? {
+        if !matcher.event(&head) || !self.shows(event, &head)? || !self.is_related(&head, matcher)? {
             return Ok(None);
         }
         let text = events::client(self.view, event)?;
         Ok(text.filter(|text| matcher.text(text)).map(|text| (head, text)))
+    }
+
+    /// An event of a state that a filter lets through, and its text: whether the user may see it is not asked.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn fitting_state(&self, event: Nid, matcher: &Matcher<'_>) -> Result<Option<(Head, String)>, StoreError> {
+        let found = self.parts(event)?;
+        let Some((head, text)) = found.filter(|(head, text)| matcher.event(head) && matcher.text(text)) else {
+            return Ok(None);
+        };
+        Ok(self.is_related(&head, matcher)?.then_some((head, text)))
     }
 }
 

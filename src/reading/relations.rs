@@ -10,14 +10,30 @@ use projections::{
 };
 use schemas::Nid;
 
-use super::Reading;
+use super::{Matcher, Reading};
 
 /// At most so many references are bundled; the rest is had from /relations.
 const MAX_REFERENCES: usize = 100;
+/// Of the ways in which others relate to an event, so many are looked through for one that a filter wants.
+const MAX_RELATING: usize = 1_000;
 /// Behind a thread's last event, so many are looked through for one that the user is shown.
 const MAX_LOOKED_AT: usize = 50;
 
 impl Reading<'_> {
+    /// Whether something relates to an event as a filter wants it.
+    pub(super) fn is_related(&self, head: &Head, matcher: &Matcher<'_>) -> Result<bool, StoreError> {
+        if !matcher.asks_for_relations() {
+            return Ok(true);
+        }
+        for relating in relations::relating(self.view, head.room, &head.id).take(MAX_RELATING) {
+            let (rel_type, sender) = relating?;
+            if matcher.relation(&rel_type, &sender) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Adds `m.relations`, if anything relates to the event.
     pub(super) fn add_relations(&self, head: &Head, object: &mut ObjectWriter<'_>) -> Result<(), StoreError> {
         // Nearly always nothing does: to see that costs one look.

@@ -121,7 +121,7 @@ impl Reading<'_> {
             content: &'a RawValue,
         }
         let Some(state_key) = &head.state_key else { return Ok(()) };
-        let Some(state) = state::before(self.view, event)? else { return Ok(()) };
+        let Some(state) = self.state_before(event)? else { return Ok(()) };
         let Some(previous) = state::get(self.view, &state, &head.event_type, state_key)? else { return Ok(()) };
         let Some((before, text)) = self.parts(previous)? else { return Ok(()) };
         if self.sees(previous, &before)? {

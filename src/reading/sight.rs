@@ -70,6 +70,24 @@ impl Reading<'_> {
         Ok(self.standing(room)?.member)
     }
 
+    /// What the user is to a room, where the asker knows: it is not looked up again.
+    pub fn knows(&self, room: Nid, member: &Member) {
+        self.standing.set(Some(Standing { room, member: Some(*member), last_stay: None, membership_in: None }));
+    }
+
+    /// The state before an event; that of the last event that was asked about is still known.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn state_before(&self, event: Nid) -> Result<Option<State>, StoreError> {
+        if let Some((_, state)) = self.before.get().filter(|(known, _)| *known == event) {
+            return Ok(state);
+        }
+        let state = state::before(self.view, event)?;
+        self.before.set(Some((event, state)));
+        Ok(state)
+    }
+
     /// The user's membership at an event, which the event itself may have changed.
     pub(super) fn membership_at(&self, event: Nid, head: &Head) -> Result<Membership, StoreError> {
         if self.is_own_membership(head) {
@@ -145,7 +163,7 @@ impl Reading<'_> {
     }
 
     fn membership_before(&self, event: Nid, head: &Head) -> Result<Membership, StoreError> {
-        let Some(state) = state::before(self.view, event)? else { return Ok(Membership::Leave) };
+        let Some(state) = self.state_before(event)? else { return Ok(Membership::Leave) };
         let standing = self.standing(head.room)?;
         if let Some((_, membership)) = standing.membership_in.filter(|(known, _)| *known == state) {
             return Ok(membership);

@@ -82,7 +82,7 @@ impl Syncs {
         }
     }
 
-    /// Whose devices a client has to look at anew since a token, as this node knows it when it has come to another.
+    /// Whose devices a client had to look at anew between two tokens.
     ///
     /// # Errors
     /// When the store fails, or a token is ahead of this node.
@@ -95,7 +95,7 @@ impl Syncs {
         if !self.progress.reached(since.lsn.max(until.lsn), AHEAD).await {
             return Err(SyncError::Ahead);
         }
-        Ok(v3::device_lists(&self.source.view()?, &self.ephemeral, asker, since)?)
+        Ok(v3::device_lists(&self.source.view()?, &self.ephemeral, asker, since, until.lsn)?)
     }
 
     fn is_quiet(&self, watch: &super::Watch, since: &SyncToken, wanted: &Wanted) -> bool {

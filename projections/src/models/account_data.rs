@@ -112,16 +112,25 @@ pub fn get(read: &dyn Read, user: &str, room: Option<&str>, event_type: &str) ->
 /// # Errors
 /// When the store fails.
 pub fn all(read: &dyn Read, user: &str, room: Option<&str>) -> Result<Vec<AccountData>, StoreError> {
-    let prefix = KeyBuf::new().str(user).str(room.unwrap_or_default());
-    rows::<Entry>(read, ENTRIES, Range::prefix(prefix))
-        .map(|row| {
-            let (key, entry) = row?;
-            let mut key = KeyReader::new(&key);
-            let event_type = key.str().and_then(|_| key.str()).and_then(|_| key.str());
-            let event_type = event_type.ok_or_else(|| malformed_key(ENTRIES))?;
-            Ok(AccountData { room: room.map(ToOwned::to_owned), event_type, content: entry.content })
-        })
-        .collect()
+    under(read, KeyBuf::new().str(user).str(room.unwrap_or_default())).collect()
+}
+
+/// All account data of a user: what is global first, then room by room, in the order of the types.
+pub fn everything<'a>(
+    read: &'a dyn Read,
+    user: &str,
+) -> impl Iterator<Item = Result<AccountData, StoreError>> + use<'a> {
+    under(read, KeyBuf::new().str(user))
+}
+
+fn under(read: &dyn Read, prefix: KeyBuf) -> impl Iterator<Item = Result<AccountData, StoreError>> + '_ {
+    rows::<Entry>(read, ENTRIES, Range::prefix(prefix)).map(|row| {
+        let (key, entry) = row?;
+        let mut key = KeyReader::new(&key);
+        let names = key.str().and_then(|_| key.str()).zip(key.str());
+        let (room, event_type) = names.ok_or_else(|| malformed_key(ENTRIES))?;
+        Ok(AccountData { room: Some(room).filter(|room| !room.is_empty()), event_type, content: entry.content })
+    })
 }
 
 /// What of a user's account data changed after a position, as it is now; in the order of the changes.

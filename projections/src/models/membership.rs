@@ -383,11 +383,28 @@ pub fn users_in(
     room: Nid,
     membership: Membership,
 ) -> impl Iterator<Item = Result<String, StoreError>> + '_ {
-    rows::<()>(read, ORDER, Range::prefix(KeyBuf::new().nid(room).u8(membership as u8))).map(|row| {
-        let (key, ()) = row?;
-        let user = key.get(2 * Nid::LEN + 1..).and_then(|user| KeyReader::new(user).str());
-        user.ok_or_else(|| malformed_key(ORDER))
-    })
+    rows::<()>(read, ORDER, Range::prefix(KeyBuf::new().nid(room).u8(membership as u8)))
+        .map(|row| Ok(place(&row?.0)?.2))
+}
+
+/// The users who stand to a room in one way or another, way by way from one on in the order of [`Membership`], each in the
+/// order in which they came to it; with the fact by which they did.
+pub fn users_from(
+    read: &dyn Read,
+    room: Nid,
+    first: Membership,
+) -> impl Iterator<Item = Result<(Membership, Nid, String), StoreError>> + '_ {
+    rows::<()>(read, ORDER, Range::prefix_from(&room.to_bytes(), &[first as u8])).map(|row| place(&row?.0))
+}
+
+/// What a key of [`ORDER`] says.
+fn place(key: &[u8]) -> Result<(Membership, Nid, String), StoreError> {
+    let mut parts = KeyReader::new(key);
+    let mut read = || {
+        let (_, number) = (parts.nid()?, parts.u8()?);
+        Some((Membership::ALL.get(usize::from(number)).copied()?, parts.nid()?, parts.str()?))
+    };
+    read().ok_or_else(|| malformed_key(ORDER))
 }
 
 /// All members of a room that the server ever knew, by user id, from one on.

@@ -6,8 +6,8 @@
 //! Tables: 1 `room | parent id | position -> Child`; 2 `room | parent id | rel_type | position -> Child`; 3 `event ->
 //! Related`, to take a relation back; 4 `room | parent id | sender | event type | origin_server_ts | event id -> event`, edits;
 //! 5 `room | parent id | event type | key | sender | event -> ()`, annotations; 6 `room | root id -> Thread`; 7 `room |
-//! position of the latest | root id -> ()`, threads in order; 8 `room | root id | user -> number of events in the thread`;
-//! 9 `room | parent id -> ()`, to which something related at some time.
+//! position of the latest | root id -> ()`, threads in order; 8 `room | parent id | rel_type | user -> number of the user's
+//! events that relate so`; 9 `room | parent id -> ()`, to which something related at some time.
 //!
 //! What relates over others has a table in `indirect`.
 //!
@@ -37,7 +37,7 @@ const EDITS: Table = Table { model: Model::Relations, prefix: 4 };
 const ANNOTATIONS: Table = Table { model: Model::Relations, prefix: 5 };
 const THREADS: Table = Table { model: Model::Relations, prefix: 6 };
 const THREAD_ORDER: Table = Table { model: Model::Relations, prefix: 7 };
-const PARTICIPANTS: Table = Table { model: Model::Relations, prefix: 8 };
+const SENDERS: Table = Table { model: Model::Relations, prefix: 8 };
 const PARENTS: Table = Table { model: Model::Relations, prefix: 9 };
 
 const ANNOTATION: &str = "m.annotation";
@@ -45,7 +45,7 @@ const THREAD: &str = "m.thread";
 
 /// This model's fold.
 pub const PROJECTION: Projection =
-    Projection { model: Model::Relations, version: 1, reads: &[Model::Staging, Model::Events], fold };
+    Projection { model: Model::Relations, version: 2, reads: &[Model::Staging, Model::Events], fold };
 
 /// An event that relates to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,9 +125,8 @@ fn relate(event: Nid, head: &Head, related: &Related, batch: &mut Batch<'_>) -> 
             _ => Thread { count, latest: event, position: *position },
         };
         keep_thread(head.room, &relation.parent, thread.as_ref(), Some(&new), batch);
-        count_participant(head, related, 1, batch)?;
     }
-    Ok(())
+    count_sender(head, related, 1, batch)
 }
 
 /// Takes a relation back. The head's own is gone by now.
@@ -149,9 +148,8 @@ fn unrelate(event: Nid, head: &Head, related: &Related, batch: &mut Batch<'_>) -
         let count = old.map_or(0, |old| old.count).saturating_sub(1);
         let new = latest.map(|(position, child)| Thread { count, latest: child.event, position });
         keep_thread(head.room, &relation.parent, old.as_ref(), new.as_ref(), batch);
-        count_participant(head, related, -1, batch)?;
     }
-    Ok(())
+    count_sender(head, related, -1, batch)
 }
 
 fn keep_thread(room: Nid, root: &str, old: Option<&Thread>, new: Option<&Thread>, batch: &mut Batch<'_>) {
@@ -168,11 +166,12 @@ fn keep_thread(room: Nid, root: &str, old: Option<&Thread>, new: Option<&Thread>
     }
 }
 
-fn count_participant(head: &Head, related: &Related, by: i64, batch: &mut Batch<'_>) -> Result<(), StoreError> {
-    let key = parent_key(head.room, &related.relation.parent).str(&head.sender);
-    match row::<u64>(batch, PARTICIPANTS, &key)?.unwrap_or_default().saturating_add_signed(by) {
-        0 => batch.delete(PARTICIPANTS, key),
-        count => batch.put(PARTICIPANTS, key, &count),
+fn count_sender(head: &Head, related: &Related, by: i64, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let Relation { parent, rel_type, .. } = &related.relation;
+    let key = parent_key(head.room, parent).str(rel_type).str(&head.sender);
+    match row::<u64>(batch, SENDERS, &key)?.unwrap_or_default().saturating_add_signed(by) {
+        0 => batch.delete(SENDERS, key),
+        count => batch.put(SENDERS, key, &count),
     }
     Ok(())
 }
@@ -319,7 +318,22 @@ pub fn thread(read: &dyn Read, room: Nid, root: &str) -> Result<Option<Thread>, 
 /// # Errors
 /// When the store fails.
 pub fn sent_in_thread(read: &dyn Read, room: Nid, root: &str, user: &str) -> Result<u64, StoreError> {
-    Ok(row(read, PARTICIPANTS, parent_key(room, root).str(user))?.unwrap_or_default())
+    Ok(row(read, SENDERS, parent_key(room, root).str(THREAD).str(user))?.unwrap_or_default())
+}
+
+/// In which ways events relate to one, and who sent them: each pair once, however many they are.
+pub fn relating<'a>(
+    read: &'a dyn Read,
+    room: Nid,
+    parent: &str,
+) -> impl Iterator<Item = Result<(String, String), StoreError>> + use<'a> {
+    let prefix = Vec::from(parent_key(room, parent));
+    let start = prefix.len();
+    rows::<u64>(read, SENDERS, Range::prefix(prefix)).map(move |row| {
+        let (key, _) = row?;
+        let mut pair = KeyReader::new(&key[start..]);
+        pair.str().zip(pair.str()).ok_or_else(|| malformed_key(SENDERS))
+    })
 }
 
 /// The threads of a room whose latest events stand before a position, from the last to the first: those positions, and

@@ -4,8 +4,8 @@
 //! changed between the two?
 //!
 //! Tables: 1 `room | node -> Node`, the trees of all states of a room, which share what they have in common;
-//! 2 `event -> Around`, its states before and after; 3 `room -> Tree`, the current state; 4 `room | lsn -> Tree`, the
-//! current state after each record that changed it; 5 `set -> Set`, states that were staged.
+//! 2 `event -> Around`, its states before and after; 3 `room -> Current`; 4 `room | lsn -> Tree`, the current state after
+//! each record that changed it; 5 `set -> Set`, states that were staged.
 //! Keys in a tree: `event type | state key`.
 //!
 //! The current state is what the facts say it is, resolved when they were decided. It may stand alone: of a room to which
@@ -39,7 +39,7 @@ const SETS: Table = Table { model: Model::State, prefix: 5 };
 
 /// This model's fold.
 pub const PROJECTION: Projection =
-    Projection { model: Model::State, version: 1, reads: &[Model::Staging, Model::Events], fold };
+    Projection { model: Model::State, version: 2, reads: &[Model::Staging, Model::Events], fold };
 
 /// A state of a room, at some point. It is a name for what is stored: copying it costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,13 @@ pub struct Difference {
     pub after: Option<Nid>,
 }
 
+/// The current state of a room, and the record that last changed it: before that one it was another.
+#[derive(Default, Serialize, Deserialize)]
+struct Current {
+    tree: Tree,
+    since: Lsn,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Around {
     room: Nid,
@@ -142,7 +149,7 @@ fn surround(
     let trees = trees(effect.head.room);
     let base = base(at, effect.head.room, &before.base, batch)?;
     let delta = changes(at, effect.head.room, &before.delta, batch)?;
-    let current: Tree = row(batch, CURRENT, effect.head.room.to_bytes())?.unwrap_or_default();
+    let current = current_row(batch, effect.head.room)?.tree;
     // After a fork the way back to the current state is another one, to another tree with the same entries. They become
     // one again, so that what follows is stored once.
     let merges = base != current && leads_to(&trees, &base, &delta, &current, batch)?;
@@ -211,7 +218,7 @@ fn change_current(
     batch: &mut Batch<'_>,
 ) -> Result<(), FoldError> {
     let room = effect.head.room;
-    let old: Tree = row(batch, CURRENT, room.to_bytes())?.unwrap_or_default();
+    let old = current_row(batch, room)?.tree;
     let delta = changes(at, room, effect.current, batch)?;
     // The common case: the event stands on the current state and makes the next, which is then in the trees already.
     let next = around.filter(|around| around.before == old && own_change(effect).as_ref() == Some(&delta));
@@ -220,7 +227,7 @@ fn change_current(
         None => trees(room).apply(batch, author, &old, &delta)?,
     };
     if new != old {
-        batch.put(CURRENT, room.to_bytes(), &new);
+        batch.put(CURRENT, room.to_bytes(), &Current { tree: new, since: at.lsn });
         batch.put(HISTORY, KeyBuf::new().nid(room).lsn(at.lsn), &new);
     }
     Ok(())
@@ -247,14 +254,23 @@ fn keep_set(at: &At<'_>, set: &StateSet, batch: &mut Batch<'_>) -> Result<(), Fo
 /// # Errors
 /// When the store fails.
 pub fn current(read: &dyn Read, room: Nid) -> Result<State, StoreError> {
-    Ok(State { room, tree: row(read, CURRENT, room.to_bytes())?.unwrap_or_default() })
+    Ok(State { room, tree: current_row(read, room)?.tree })
 }
 
-/// What was the current state of a room when the record at `lsn` was folded.
+fn current_row(read: &dyn Read, room: Nid) -> Result<Current, StoreError> {
+    Ok(row(read, CURRENT, room.to_bytes())?.unwrap_or_default())
+}
+
+/// What was the current state of a room when the record at `lsn` was folded; it costs no more than the current one where
+/// that is still the same.
 ///
 /// # Errors
 /// When the store fails.
 pub fn as_of(read: &dyn Read, room: Nid, lsn: Lsn) -> Result<State, StoreError> {
+    let current = current_row(read, room)?;
+    if current.since <= lsn {
+        return Ok(State { room, tree: current.tree });
+    }
     let until = Range::prefix_until(&room.to_bytes(), &lsn.next().to_bytes()).rev();
     let tree = read.scan(HISTORY, until).next().transpose()?.map(|(_, value)| decode(HISTORY, &value)).transpose()?;
     Ok(State { room, tree: tree.unwrap_or_default() })
@@ -296,8 +312,8 @@ pub fn get(read: &dyn Read, state: &State, event_type: &str, state_key: &str) ->
 }
 
 /// All of a state, in order of types and state keys.
-pub fn all<'a>(read: &'a dyn Read, state: &State) -> impl Iterator<Item = Result<Entry, StoreError>> + 'a {
-    entries(read, state, &[])
+pub fn all<'a>(read: &'a dyn Read, state: &State) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
+    trees(state.room).scan(read, &state.tree, &[]).map(entry)
 }
 
 /// The events of one type in a state, in order of state keys.
@@ -305,29 +321,23 @@ pub fn of_type<'a>(
     read: &'a dyn Read,
     state: &State,
     event_type: &str,
-) -> impl Iterator<Item = Result<Entry, StoreError>> + 'a {
-    entries(read, state, &Vec::from(KeyBuf::new().str(event_type)))
-}
-
-fn entries<'a>(
-    read: &'a dyn Read,
-    state: &State,
-    prefix: &[u8],
 ) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
-    trees(state.room).scan(read, &state.tree, prefix).map(|entry| {
-        let (key, event) = entry?;
-        let (event_type, state_key) = place(&key)?;
-        Ok(Entry { event_type, state_key, event })
-    })
+    trees(state.room).scan(read, &state.tree, KeyBuf::new().str(event_type).as_ref()).map(entry)
 }
 
-/// All of a state but the events of one type.
+/// All of a state but the events of one type, in order; it costs no more where there are many of that type.
 pub fn except_type<'a>(
     read: &'a dyn Read,
     state: &State,
-    event_type: &'a str,
-) -> impl Iterator<Item = Result<Entry, StoreError>> + 'a {
-    all(read, state).filter(move |entry| entry.as_ref().map_or(true, |entry| entry.event_type != event_type))
+    event_type: &str,
+) -> impl Iterator<Item = Result<Entry, StoreError>> + use<'a> {
+    trees(state.room).scan_without(read, &state.tree, KeyBuf::new().str(event_type).as_ref()).map(entry)
+}
+
+fn entry(found: Result<(Vec<u8>, Nid), StoreError>) -> Result<Entry, StoreError> {
+    let (key, event) = found?;
+    let (event_type, state_key) = place(&key)?;
+    Ok(Entry { event_type, state_key, event })
 }
 
 /// Where two states of one room differ; it costs the differences. States of two rooms have nothing in common.

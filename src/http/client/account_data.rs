@@ -119,7 +119,8 @@ async fn untag(app: App, request: Matrix<delete_tag::Request>) -> Result<delete_
 
 async fn store_filter(app: App, request: Matrix<create_filter::Request>) -> Result<create_filter::Response, ApiError> {
     request.who.must_be(&request.body.user_id)?;
-    let filter = content::written(&request.body.filter)?;
+    // As it came: ruma's filters lack some fields.
+    let filter = content::object(&String::from_utf8_lossy(&request.received.raw))?;
     Ok(create_filter::Response::new(commands::store_filter(&app.commands, &request.who, filter).await?))
 }
 

@@ -36,10 +36,10 @@ use crate::{
     http::{
         App,
         auth::Session,
-        extract::{Matrix, Routes},
+        extract::{Matrix, Received, Routes},
         reply::ApiError,
     },
-    reading::{Access, Found, Matcher, Page, Reading, Span},
+    reading::{Access, Found, Matcher, Page, Reading, RelatedBy, Span},
     sync::SyncToken,
 };
 
@@ -115,7 +115,8 @@ async fn messages(app: App, request: Matrix<get_messages::Request>) -> Result<ge
     };
     let limit = limit(&app, Some(request.body.limit));
     let span = Span { room: access.room, from, to, direction: *dir, limit };
-    let page = page(&reading, room_id, span, filter)?;
+    let related = related(&request.received)?;
+    let page = page(&reading, room_id, span, &Matcher::from(filter).related_by(&related))?;
     let mut reply = get_messages::Response::new();
     reply.start = token.clone().unwrap_or_else(|| start.to_string());
     reply.end = page.next.map(|next| next.to_string());
@@ -126,9 +127,14 @@ async fn messages(app: App, request: Matrix<get_messages::Request>) -> Result<ge
     Ok(reply)
 }
 
-fn page(reading: &Reading<'_>, room: &RoomId, span: Span, filter: &RoomEventFilter) -> Result<Page, ApiError> {
-    let matcher = Matcher::from(filter);
-    Ok(if matcher.room(room.as_str()) { reading.page(span, &matcher)? } else { Page::default() })
+fn page(reading: &Reading<'_>, room: &RoomId, span: Span, matcher: &Matcher<'_>) -> Result<Page, ApiError> {
+    Ok(if matcher.room(room.as_str()) { reading.page(span, matcher)? } else { Page::default() })
+}
+
+/// What of the filter in a query ruma's lacks.
+fn related(received: &Received) -> Result<RelatedBy, ApiError> {
+    let Some(filter) = received.parameter("filter") else { return Ok(RelatedBy::default()) };
+    serde_json::from_str(&filter).map_err(|error| ApiError::invalid(format!("the filter is not one: {error}")))
 }
 
 pub(super) fn finish<T>(reading: &Reading<'_>, events: Vec<Found>) -> Result<Vec<Raw<T>>, ApiError> {
@@ -162,12 +168,14 @@ async fn context(app: App, request: Matrix<get_context::Request>) -> Result<get_
     let access = reading.access(room_id)?;
     let (event, head) = visible(&view, &reading, room_id, event_id)?;
     let at = head.shown_at().ok_or_else(|| ApiError::not_found("there is no such event in this room"))?;
+    let related = related(&request.received)?;
+    let matcher = Matcher::from(filter).related_by(&related);
     // None around it may be wanted, unlike in a page.
     let around = if request.body.limit == UInt::MIN { 0 } else { limit(&app, Some(request.body.limit)) };
     let side = |direction, from, limit| {
         let to = (direction == Direction::Forward).then_some(access.end());
         let span = Span { room: access.room, from, to, direction, limit };
-        if limit == 0 { Ok(Page::default()) } else { page(&reading, room_id, span, filter) }
+        if limit == 0 { Ok(Page::default()) } else { page(&reading, room_id, span, &matcher) }
     };
     let before = side(Direction::Backward, at, around / 2)?;
     let after = side(Direction::Forward, at.next(), around - around / 2)?;
@@ -179,7 +187,7 @@ async fn context(app: App, request: Matrix<get_context::Request>) -> Result<get_
     let mut reply = get_context::Response::new();
     (reply.start, reply.end) = (Some(start.to_string()), Some(end.to_string()));
     if let Some(state) = state::after(&view, newest)? {
-        reply.state = state_around(&view, &reading, &state, filter, &senders)?;
+        reply.state = state_around(&view, &reading, &state, &matcher, lazily(filter), &senders)?;
     }
     reply.event = reading.event(event)?;
     reply.events_before = finish(&reading, before.events)?;
@@ -192,10 +200,10 @@ fn state_around(
     view: &View,
     reading: &Reading<'_>,
     state: &State,
-    filter: &RoomEventFilter,
+    matcher: &Matcher<'_>,
+    lazy: bool,
     senders: &BTreeSet<String>,
 ) -> Result<Vec<Raw<AnyStateEvent>>, ApiError> {
-    let (matcher, lazy) = (Matcher::from(filter), lazily(filter));
     let mut chosen = Vec::new();
     if lazy {
         for entry in state::except_type(view, state, "m.room.member") {
@@ -211,8 +219,7 @@ fn state_around(
     }
     let mut shown = Vec::with_capacity(chosen.len());
     for event in chosen {
-        let (Some(head), Some(text)) = (events::head(view, event)?, events::client(view, event)?) else { continue };
-        if matcher.event(&head) && matcher.text(&text) {
+        if let Some((head, text)) = reading.fitting_state(event, matcher)? {
             shown.push(reading.finish_state(&head, text)?);
         }
     }

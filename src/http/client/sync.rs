@@ -26,7 +26,7 @@ use crate::{
     },
     sync::{
         SyncError,
-        v3::{Asker, DEFAULT_LIMIT, Wanted},
+        v3::{Asker, DEFAULT_LIMIT, Related, Wanted},
     },
 };
 
@@ -35,10 +35,14 @@ pub(super) fn routes() -> Router<App> {
 }
 
 async fn sync(app: App, request: Matrix<sync::Request>) -> Result<sync::Response, ApiError> {
-    let Matrix { body, who, .. } = request;
+    let Matrix { body, who, received } = request;
     let since = body.since.as_deref().map(str::parse).transpose();
     let since = since.map_err(|error: crate::sync::BadToken| ApiError::invalid(error.to_string()))?;
-    let mut filter = filter(&app, who.user.as_str(), body.filter)?;
+    let (mut filter, related) = match body.filter {
+        None => <(FilterDefinition, Related)>::default(),
+        Some(Filter::FilterId(id)) => read_filter(&stored_filter(&app, who.user.as_str(), &id)?)?,
+        Some(_) => read_filter(&received.parameter("filter").unwrap_or_default())?,
+    };
     let events = filter.room.timeline.limit.unwrap_or(UInt::new_saturating(DEFAULT_LIMIT as u64));
     let most = UInt::new_saturating(app.config.limits.sync_timeline_events as u64);
     filter.room.timeline.limit = Some(events.min(most));
@@ -50,7 +54,7 @@ async fn sync(app: App, request: Matrix<sync::Request>) -> Result<sync::Response
     let asker = Asker { user: who.user.clone(), device: who.device.clone(), now_ms: app.clock.now_ms() };
     let (full_state, use_state_after) = (body.full_state, body.use_state_after);
     let acknowledged = app.acknowledged.of(&who.sender);
-    let wanted = Wanted { since, filter, full_state, use_state_after, acknowledged };
+    let wanted = Wanted { since, filter, related, full_state, use_state_after, acknowledged };
     let timeout = body.timeout.unwrap_or_default().min(app.config.limits.sync_timeout);
     Ok(app.syncs.sync(&asker, &wanted, timeout).await?)
 }
@@ -64,15 +68,15 @@ impl From<SyncError> for ApiError {
     }
 }
 
-fn filter(app: &App, user: &str, filter: Option<Filter>) -> Result<FilterDefinition, ApiError> {
-    let stored = match filter {
-        None => return Ok(FilterDefinition::default()),
-        Some(Filter::FilterDefinition(definition)) => return Ok(definition),
-        Some(Filter::FilterId(id)) => account_data::filter(&app.view()?, user, &id)?,
-        Some(_) => None,
-    };
+fn stored_filter(app: &App, user: &str, id: &str) -> Result<String, ApiError> {
+    let stored = account_data::filter(&app.view()?, user, id)?;
     let stored = stored.ok_or_else(|| ApiError::new(ErrorKind::InvalidParam, "there is no such filter"))?;
-    stored.read().map_err(|error| ApiError::invalid(format!("the filter is not one: {error}")))
+    Ok(stored.as_str().into_owned())
+}
+
+fn read_filter(text: &str) -> Result<(FilterDefinition, Related), ApiError> {
+    let filter = serde_json::from_str(text).and_then(|filter| Ok((filter, serde_json::from_str(text)?)));
+    filter.map_err(|error| ApiError::invalid(format!("the filter is not one: {error}")))
 }
 
 /// The early form: the same answer, with events in a map by their id and lists of ids in timeline and state.

@@ -8,7 +8,9 @@ use projections::{
     models::{
         events,
         membership::{self, Member, Membership},
-        receipts, timeline,
+        receipts,
+        state::{self, State},
+        timeline,
     },
 };
 use schemas::{Lsn, Nid};
@@ -18,60 +20,78 @@ use super::{Context, sections::AccountData};
 /// Up to so many records, what happened everywhere is read; after more, each of the user's rooms is asked.
 const READ_EVERYTHING: u64 = 512;
 
+/// A room that the user is in.
+pub(super) struct Joined {
+    pub(super) room: Nid,
+    pub(super) member: Member,
+    /// The state that the client has; none for who has come in since: they get the whole room, as in an initial sync.
+    pub(super) before: Option<State>,
+    /// The state that it is to have.
+    pub(super) now: State,
+}
+
+impl Joined {
+    fn of(context: &Context<'_>, until: Lsn, room: Nid, member: Member) -> Result<Self, StoreError> {
+        let came_after = |since| member.since.lsn > since && member.previous != Some(Membership::Join);
+        let since = context.since().filter(|since| !came_after(*since));
+        let before = since.map(|since| state::as_of(context.view, room, since)).transpose()?;
+        Ok(Self { room, member, before, now: state::as_of(context.view, room, until)? })
+    }
+}
+
 /// Rooms to look at.
 #[derive(Default)]
 pub(super) struct Rooms {
-    pub(super) joined: Vec<(Nid, Member)>,
+    pub(super) joined: Vec<Joined>,
     /// Left or banned.
     pub(super) left: Vec<(Nid, Member)>,
     /// Invited or knocking.
     pub(super) pending: Vec<(Nid, Member)>,
 }
 
-pub(super) fn rooms(context: &Context<'_>, account_data: &AccountData) -> Result<Rooms, StoreError> {
-    let mut rooms = match context.since() {
-        Some(since) if !context.wanted.full_state => incremental(context, since, account_data)?,
+/// The rooms that have news up to a record.
+pub(super) fn rooms(context: &Context<'_>, until: Lsn, account_data: &AccountData) -> Result<Rooms, StoreError> {
+    let members = match context.since() {
+        Some(since) if !context.wanted.full_state => with_news(context, since, account_data)?,
         since => all(context, since)?,
     };
-    let wanted = &context.wanted.filter.room;
-    let keep = |room: &(Nid, Member)| -> Result<bool, StoreError> {
-        if wanted.rooms.is_none() && wanted.not_rooms.is_empty() {
-            return Ok(true);
-        }
-        let id = events::room(context.view, room.0)?.map(|room| room.id).unwrap_or_default();
-        let named = |list: &[ruma::OwnedRoomId]| list.iter().any(|room| room.as_str() == id);
-        Ok(wanted.rooms.as_deref().is_none_or(named) && !named(&wanted.not_rooms))
-    };
-    for list in [&mut rooms.joined, &mut rooms.left, &mut rooms.pending] {
-        let mut kept = Vec::with_capacity(list.len());
-        for room in list.drain(..) {
-            if keep(&room)? {
-                kept.push(room);
-            }
-        }
-        *list = kept;
-    }
-    Ok(rooms)
-}
-
-fn all(context: &Context<'_>, since: Option<Lsn>) -> Result<Rooms, StoreError> {
     let mut rooms = Rooms::default();
-    for room in membership::all_rooms_of(context.view, context.user()) {
-        let (room, member) = room?;
-        let left_since = since.is_some_and(|since| member.since.lsn > since);
+    for (room, member) in members {
+        if !is_wanted(context, room)? {
+            continue;
+        }
         match member.membership {
-            Membership::Join => rooms.joined.push((room, member)),
+            Membership::Join => rooms.joined.push(Joined::of(context, until, room, member)?),
             Membership::Invite | Membership::Knock => rooms.pending.push((room, member)),
-            Membership::Leave | Membership::Ban if context.wanted.filter.room.include_leave || left_since => {
-                rooms.left.push((room, member));
-            }
-            Membership::Leave | Membership::Ban => {}
+            Membership::Leave | Membership::Ban => rooms.left.push((room, member)),
         }
     }
     Ok(rooms)
 }
 
-fn incremental(context: &Context<'_>, since: Lsn, account_data: &AccountData) -> Result<Rooms, StoreError> {
+fn is_wanted(context: &Context<'_>, room: Nid) -> Result<bool, StoreError> {
+    let wanted = &context.wanted.filter.room;
+    if wanted.rooms.is_none() && wanted.not_rooms.is_empty() {
+        return Ok(true);
+    }
+    let id = events::room(context.view, room)?.map(|room| room.id).unwrap_or_default();
+    let named = |list: &[ruma::OwnedRoomId]| list.iter().any(|room| room.as_str() == id);
+    Ok(wanted.rooms.as_deref().is_none_or(named) && !named(&wanted.not_rooms))
+}
+
+fn all(context: &Context<'_>, since: Option<Lsn>) -> Result<Vec<(Nid, Member)>, StoreError> {
+    let with_left = context.wanted.filter.room.include_leave;
+    let left_since = |member: &Member| since.is_some_and(|since| member.since.lsn > since);
+    let rooms = membership::all_rooms_of(context.view, context.user());
+    rooms
+        .filter(|room| match room {
+            Ok((_, member)) => !member.membership.is_out() || with_left || left_since(member),
+            Err(_) => true,
+        })
+        .collect()
+}
+
+fn with_news(context: &Context<'_>, since: Lsn, account_data: &AccountData) -> Result<Vec<(Nid, Member)>, StoreError> {
     let mut candidates: BTreeSet<Nid> = BTreeSet::new();
     if context.view.lsn().0 - since.0.min(context.view.lsn().0) <= READ_EVERYTHING {
         for news in timeline::activity(context.view, since, context.view.lsn()) {
@@ -96,15 +116,17 @@ fn incremental(context: &Context<'_>, since: Lsn, account_data: &AccountData) ->
             changed.insert(room);
         }
     }
-    let mut rooms = Rooms::default();
     candidates.extend(&changed);
+    let mut rooms = Vec::with_capacity(candidates.len());
     for room in candidates {
         let Some(member) = membership::member(context.view, room, context.user())? else { continue };
-        match (member.membership, changed.contains(&room)) {
-            (Membership::Join, _) => rooms.joined.push((room, member)),
-            (Membership::Invite | Membership::Knock, true) => rooms.pending.push((room, member)),
-            (Membership::Leave | Membership::Ban, true) if !member.forgotten => rooms.left.push((room, member)),
-            _ => {}
+        let is_news = match member.membership {
+            Membership::Join => true,
+            Membership::Invite | Membership::Knock => changed.contains(&room),
+            Membership::Leave | Membership::Ban => changed.contains(&room) && !member.forgotten,
+        };
+        if is_news {
+            rooms.push((room, member));
         }
     }
     Ok(rooms)

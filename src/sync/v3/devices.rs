@@ -6,43 +6,54 @@ use std::collections::BTreeSet;
 use projections::{
     StoreError,
     models::{
-        keys,
+        events, keys,
         membership::{self, Membership},
-        state,
+        state::{self, State},
     },
 };
 use ruma::{OwnedUserId, api::client::sync::sync_events::DeviceLists};
 use schemas::{Lsn, Nid};
 
-use super::{Context, changed::Rooms};
+use super::{
+    Context,
+    changed::{Joined, Rooms},
+};
 
-pub(super) fn add_lists(context: &Context<'_>, rooms: &Rooms, lists: &mut DeviceLists) -> Result<(), StoreError> {
+/// After one record, up to another.
+#[derive(Clone, Copy)]
+struct Span {
+    since: Lsn,
+    until: Lsn,
+}
+
+impl Span {
+    fn has(self, lsn: Lsn) -> bool {
+        lsn > self.since && lsn <= self.until
+    }
+}
+
+/// Adds what changed up to a record.
+pub(super) fn add_lists(
+    context: &Context<'_>,
+    until: Lsn,
+    rooms: &Rooms,
+    lists: &mut DeviceLists,
+) -> Result<(), StoreError> {
     // Whoever begins anew asks for what they need.
     let Some(since) = context.since() else { return Ok(()) };
-    let (mut changed, mut left) = (BTreeSet::new(), BTreeSet::new());
-    for change in keys::changed_after(context.view, since) {
-        let (_, user) = change?;
-        if !changed.contains(&user)
-            && (user == context.user() || membership::share_room(context.view, context.user(), &user)?)
-        {
-            changed.insert(user);
-        }
-    }
-    for change in keys::changed_for_after(context.view, context.user(), since) {
-        changed.insert(change?.1);
-    }
-    for (room, member) in &rooms.joined {
-        let newly = member.since.lsn > since && member.previous != Some(Membership::Join);
-        if newly {
-            add_members(context, *room, &mut changed)?;
-        } else {
-            add_comings_and_goings(context, *room, since, &mut changed, &mut left)?;
+    let span = Span { since, until };
+    let mut changed = users_with_changes(context, span)?;
+    let mut left = BTreeSet::new();
+    for joined in &rooms.joined {
+        match &joined.before {
+            Some(before) => add_comings_and_goings(context, joined, before, span, &mut changed, &mut left)?,
+            None => add_members(context, &joined.now, joined.room, until, &mut changed)?,
         }
     }
     for (room, _) in &rooms.left {
         // Who was never in it has not followed anybody there, and is not told who is.
-        if context.reading.left_by(*room)?.is_some_and(|left_by| left_by > since) {
-            add_members(context, *room, &mut left)?;
+        if let Some(left_by) = context.reading.left_by(*room)?.filter(|left_by| span.has(*left_by)) {
+            add_members(context, &state::as_of(context.view, *room, left_by)?, *room, left_by, &mut left)?;
         }
     }
     for user in left {
@@ -55,50 +66,88 @@ pub(super) fn add_lists(context: &Context<'_>, rooms: &Rooms, lists: &mut Device
     Ok(())
 }
 
-fn is_encrypted(context: &Context<'_>, room: Nid) -> Result<bool, StoreError> {
-    let current = state::current(context.view, room)?;
-    Ok(state::get(context.view, &current, "m.room.encryption", "")?.is_some())
+/// Those whose own doing it was, as far as they share a room with the user, encrypted or not.
+fn users_with_changes(context: &Context<'_>, span: Span) -> Result<BTreeSet<String>, StoreError> {
+    let mut users = BTreeSet::new();
+    for change in keys::changed_after(context.view, span.since) {
+        let (last, user) = change?;
+        let in_time = span.has(last) || keys::has_changed(context.view, &user, span.since, span.until)?;
+        if in_time && (user == context.user() || membership::share_room(context.view, context.user(), &user)?) {
+            users.insert(user);
+        }
+    }
+    for change in keys::changed_for_after(context.view, context.user(), span.since) {
+        let (lsn, user) = change?;
+        if span.has(lsn) {
+            users.insert(user);
+        }
+    }
+    Ok(users)
 }
 
-/// Everybody in an encrypted room.
-fn add_members(context: &Context<'_>, room: Nid, users: &mut BTreeSet<String>) -> Result<(), StoreError> {
-    if is_encrypted(context, room)? {
-        for user in membership::users_in(context.view, room, Membership::Join) {
-            let user = user?;
-            if user != context.user() {
-                users.insert(user);
-            }
+fn is_encrypted(context: &Context<'_>, state: &State) -> Result<bool, StoreError> {
+    Ok(state::get(context.view, state, "m.room.encryption", "")?.is_some())
+}
+
+/// Everybody who had come into a room by then and still is in it, if it is encrypted.
+fn add_members(
+    context: &Context<'_>,
+    state: &State,
+    room: Nid,
+    until: Lsn,
+    users: &mut BTreeSet<String>,
+) -> Result<(), StoreError> {
+    if !is_encrypted(context, state)? {
+        return Ok(());
+    }
+    for user in membership::users_from(context.view, room, Membership::Join) {
+        let (membership, since, user) = user?;
+        if membership != Membership::Join || since.lsn > until {
+            break;
+        }
+        if user != context.user() {
+            users.insert(user);
         }
     }
     Ok(())
 }
 
-/// Who has come into an encrypted room since, and who has left it.
+/// Who has come into an encrypted room since, and who has left it; everybody, if it has become encrypted since.
 fn add_comings_and_goings(
     context: &Context<'_>,
-    room: Nid,
-    since: Lsn,
+    joined: &Joined,
+    before: &State,
+    span: Span,
     changed: &mut BTreeSet<String>,
     left: &mut BTreeSet<String>,
 ) -> Result<(), StoreError> {
-    let (before, after) = (state::as_of(context.view, room, since)?, state::current(context.view, room)?);
-    if before == after || !is_encrypted(context, room)? {
+    if *before == joined.now || !is_encrypted(context, &joined.now)? {
         return Ok(());
     }
-    for difference in state::diff(context.view, &before, &after) {
+    if !is_encrypted(context, before)? {
+        return add_members(context, &joined.now, joined.room, span.until, changed);
+    }
+    for difference in state::diff(context.view, before, &joined.now) {
         let difference = difference?;
         if difference.event_type != "m.room.member" {
             continue;
         }
-        let Some(member) = membership::member(context.view, room, &difference.state_key)? else { continue };
-        if member.since.lsn <= since {
-            continue;
-        }
-        match (member.membership, member.previous) {
-            (Membership::Join, _) => changed.insert(difference.state_key),
-            (Membership::Leave | Membership::Ban, _) => left.insert(difference.state_key),
-            _ => false,
+        let user = difference.state_key;
+        match (is_join(context, difference.before)?, is_join(context, difference.after)?) {
+            (false, true) => changed.insert(user),
+            (true, false) => left.insert(user),
+            // They may have been away in between.
+            (true, true) => {
+                let member = membership::member(context.view, joined.room, &user)?;
+                member.is_some_and(|member| member.since.lsn > span.since) && changed.insert(user)
+            }
+            (false, false) => false,
         };
     }
     Ok(())
+}
+
+fn is_join(context: &Context<'_>, event: Option<Nid>) -> Result<bool, StoreError> {
+    let head = event.map(|event| events::head(context.view, event)).transpose()?.flatten();
+    Ok(head.is_some_and(|head| head.membership == Some(Membership::Join)))
 }

@@ -6,8 +6,10 @@ use projections::{
     Position, StoreError,
     models::{
         events::{self, Head},
-        membership::{self, Member, Membership},
-        push, receipts, rooms,
+        membership::{self, Counts, Membership},
+        push,
+        receipts::{self, Receipt},
+        rooms,
         state::{self, Difference, State},
         timeline,
     },
@@ -28,6 +30,7 @@ use schemas::{Lsn, Nid};
 
 use super::{
     Context,
+    changed::Joined,
     sections::{AccountData, receipt_event, typing_event},
 };
 use crate::reading::Matcher;
@@ -64,26 +67,22 @@ pub(super) struct Span {
 
 pub(super) fn add(
     context: &Context<'_>,
-    room: Nid,
-    member: &Member,
+    room: &Joined,
     account_data: &AccountData,
     response: &mut Response,
 ) -> Result<(), StoreError> {
+    let Joined { room, ref member, before, now } = *room;
     let Some(id) = room_id(context, room)? else { return Ok(()) };
-    let since = context.since();
-    // Who has come in since gets the whole room, as in an initial sync.
-    let newly = since.is_none_or(|since| member.since.lsn > since && member.previous != Some(Membership::Join));
-    let since = since.filter(|_| !newly);
-    let current = state::current(context.view, room)?;
-    let span = Span { room, after: since, until: Position::after_record(context.view.lsn()), end: current };
+    context.reading.knows(room, member);
+    let since = context.since().filter(|_| before.is_some());
+    let span = Span { room, after: since, until: Position::after_record(context.view.lsn()), end: now };
     let mut shown = timeline_of(context, &id, span)?;
     // Whoever was in the room before has events of it that this timeline doesn't join on to.
-    shown.section.limited |= newly && context.since().is_some();
+    let newly = since.is_none() && context.since().is_some();
+    shown.section.limited |= newly;
     let mut joined = JoinedRoom::new();
-    let whole = since.is_none() || context.wanted.full_state;
-    let before = since.map(|since| state::as_of(context.view, room, since)).transpose()?;
-    let summary_changed = match (before, whole) {
-        (Some(before), false) => differs_in_summary(context, &before, &current)?,
+    let summary_changed = match before {
+        Some(before) if !context.wanted.full_state => differs_in_summary(context, &before, &now)?,
         _ => true,
     };
     if summary_changed {
@@ -92,18 +91,19 @@ pub(super) fn add(
     }
     joined.state = state_of(context, &id, span, before, &shown)?;
     joined.timeline = shown.section;
-    add_ephemeral(context, room, &id, since, &mut joined.ephemeral)?;
-    joined.account_data.events = match since {
-        Some(_) => account_data.in_room(context, &id),
-        None => AccountData::all_in_room(context, &id)?,
-    };
-    let news = !joined.timeline.events.is_empty()
+    let receipts = Receipts::read(context, room, since)?;
+    add_ephemeral(context, &id, since, &receipts.new, &mut joined.ephemeral);
+    joined.account_data.events =
+        if newly { AccountData::all_in_room(context, &id)? } else { account_data.in_room(context, &id) };
+    let news = since.is_none()
+        || !joined.timeline.events.is_empty()
         || joined.timeline.limited
         || !joined.state.is_empty()
         || !joined.account_data.events.is_empty()
         || !joined.ephemeral.events.is_empty()
         || summary_changed
-        || own_receipt_moved(context, room, since)?;
+        // The counts are other ones then.
+        || receipts.new.iter().any(|receipt| receipt.user == context.user());
     if !news {
         return Ok(());
     }
@@ -111,7 +111,11 @@ pub(super) fn add(
         // Nothing to page back from.
         joined.timeline.prev_batch = None;
     }
-    add_counts(context, room, &mut joined)?;
+    let own = receipts.own(context, room)?;
+    let rules = context.rules.as_ref().map(|(_, rules)| rules);
+    let reader = push::Reader { user: &context.asker.user, rules, member, receipts: &own };
+    let unread = push::unread(context.view, room, &id, &reader)?;
+    add_counts(context, &unread, &mut joined);
     response.rooms.join.insert(id, joined);
     Ok(())
 }
@@ -124,7 +128,7 @@ pub(super) fn room_id(context: &Context<'_>, room: Nid) -> Result<Option<OwnedRo
 /// limited.
 pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Result<Shown, StoreError> {
     let filter = &context.wanted.filter.room.timeline;
-    let matcher = Matcher::from(filter);
+    let matcher = Matcher::from(filter).related_by(&context.wanted.related.room.timeline);
     let limit = filter.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(u64::from(limit)).unwrap_or(usize::MAX));
     let limit = if matcher.room(id.as_str()) { limit } else { 0 };
     let mut shown: Vec<(Nid, Head, String)> = Vec::new();
@@ -140,7 +144,7 @@ pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Res
             break;
         }
         start = position;
-        if let Some((event, text)) = wanted(context, item.event, &matcher)? {
+        if let Some((event, text)) = context.reading.fitting(item.event, &matcher)? {
             shown.push((item.event, event, text));
         }
         if item.after_gap {
@@ -149,7 +153,7 @@ pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Res
         }
     }
     let start_state = match shown.last() {
-        Some((first, ..)) => state::before(context.view, *first)?.unwrap_or(span.end),
+        Some((first, ..)) => context.reading.state_before(*first)?.unwrap_or(span.end),
         None => span.end,
     };
     let mut section = Timeline::new();
@@ -157,21 +161,11 @@ pub(super) fn timeline_of(context: &Context<'_>, id: &RoomId, span: Span) -> Res
     section.prev_batch = Some(start.to_string());
     let (mut events, mut members) = (Vec::with_capacity(shown.len()), BTreeSet::new());
     for (nid, event, text) in shown.into_iter().rev() {
-        section.events.push(context.reading.finish(nid, &event, text)?);
+        section.events.push(context.fields.of(context.reading.finish(nid, &event, text)?));
         events.push(nid);
         members.insert(event.sender);
     }
     Ok(Shown { section, start: start_state, events, members })
-}
-
-fn wanted(context: &Context<'_>, nid: Nid, matcher: &Matcher<'_>) -> Result<Option<(Head, String)>, StoreError> {
-    let Some(event) = events::head(context.view, nid)? else { return Ok(None) };
-    let passes = matcher.event_type(&event.event_type) && matcher.sender(&event.sender);
-    if !passes || !context.reading.shows(nid, &event)? {
-        return Ok(None);
-    }
-    let Some(text) = events::client(context.view, nid)? else { return Ok(None) };
-    Ok(matcher.text(&text).then_some((event, text)))
 }
 
 /// The state section: what the client lacks before the timeline, or after it if it wants that.
@@ -183,7 +177,7 @@ pub(super) fn state_of(
     shown: &Shown,
 ) -> Result<StateSection, StoreError> {
     let filter = &context.wanted.filter.room.state;
-    let matcher = Matcher::from(filter);
+    let matcher = Matcher::from(filter).related_by(&context.wanted.related.room.state);
     let target = if context.wanted.use_state_after { span.end } else { shown.start };
     let mut picked: BTreeMap<(String, String), Nid> = BTreeMap::new();
     if matcher.room(id.as_str()) {
@@ -224,13 +218,10 @@ pub(super) fn state_of(
     }
     let mut section: Vec<Raw<AnySyncStateEvent>> = Vec::with_capacity(picked.len());
     for ((event_type, _), nid) in picked {
-        if !matcher.event_type(&event_type) {
-            continue;
-        }
-        let Some(event) = events::head(context.view, nid)? else { continue };
-        let Some(text) = events::client(context.view, nid)? else { continue };
-        if matcher.sender(&event.sender) && matcher.text(&text) {
-            section.push(context.reading.finish_state(&event, text)?);
+        if matcher.event_type(&event_type)
+            && let Some((event, text)) = context.reading.fitting_state(nid, &matcher)?
+        {
+            section.push(context.fields.of(context.reading.finish_state(&event, text)?));
         }
     }
     Ok(if context.wanted.use_state_after {
@@ -271,52 +262,79 @@ fn summary(context: &Context<'_>, room: Nid) -> Result<RoomSummary, StoreError> 
     let mut summary = RoomSummary::new();
     summary.joined_member_count = Some(UInt::new_saturating(counts.joined));
     summary.invited_member_count = Some(UInt::new_saturating(counts.invited));
-    let settings = rooms::summary(context.view, room)?.map(|summary| summary.settings);
-    if settings.is_none_or(|settings| settings.name.is_none() && settings.canonical_alias.is_none()) {
-        summary.heroes = heroes(context, room)?;
+    let settings = rooms::settings(context.view, room)?;
+    if settings.name.is_none() && settings.canonical_alias.is_none() {
+        summary.heroes = heroes(context, room, &counts)?;
     }
     Ok(summary)
 }
 
 /// The first members but the user: those who are in or invited, else those who have left.
-fn heroes(context: &Context<'_>, room: Nid) -> Result<Vec<OwnedUserId>, StoreError> {
+fn heroes(context: &Context<'_>, room: Nid, counts: &Counts) -> Result<Vec<OwnedUserId>, StoreError> {
+    // The user is one of them.
+    let (first, last) = match counts.joined + counts.invited {
+        2.. => (Membership::Join, Membership::Invite),
+        _ => (Membership::Leave, Membership::Ban),
+    };
     let mut heroes = Vec::new();
-    for groups in [[Membership::Join, Membership::Invite], [Membership::Leave, Membership::Ban]] {
-        for membership in groups {
-            for user in membership::users_in(context.view, room, membership) {
-                let user = user?;
-                if heroes.len() >= HEROES {
-                    return Ok(heroes);
-                }
-                if user != context.user() {
-                    heroes.extend(OwnedUserId::try_from(user));
-                }
-            }
-        }
-        if !heroes.is_empty() {
+    for user in membership::users_from(context.view, room, first) {
+        let (membership, _, user) = user?;
+        if membership > last || heroes.len() == HEROES {
             break;
+        }
+        if user != context.user() {
+            heroes.extend(OwnedUserId::try_from(user));
         }
     }
     Ok(heroes)
 }
 
+/// The receipts of a room that the user may see.
+struct Receipts {
+    new: Vec<Receipt>,
+    /// There are some, new or not.
+    any: bool,
+    /// The new ones are all there are.
+    all: bool,
+}
+
+impl Receipts {
+    /// Those that moved since a record, or all. To see that there are none costs a look at one key.
+    fn read(context: &Context<'_>, room: Nid, since: Option<Lsn>) -> Result<Self, StoreError> {
+        let last = receipts::last_in_room(context.view, room)?;
+        let new = match (last, since) {
+            (Some(_), None) => receipts::in_room(context.view, room, context.user())?,
+            (Some(last), Some(since)) if last > since => {
+                receipts::changed_after(context.view, room, context.user(), since)?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Self { new, any: last.is_some(), all: since.is_none() })
+    }
+
+    /// The user's own, all of them.
+    fn own(self, context: &Context<'_>, room: Nid) -> Result<Vec<Receipt>, StoreError> {
+        match (self.any, self.all) {
+            (false, _) => Ok(Vec::new()),
+            (true, true) => Ok(self.new.into_iter().filter(|receipt| receipt.user == context.user()).collect()),
+            (true, false) => receipts::of_user(context.view, room, context.user()),
+        }
+    }
+}
+
 fn add_ephemeral(
     context: &Context<'_>,
-    room: Nid,
     id: &RoomId,
     since: Option<Lsn>,
+    receipts: &[Receipt],
     ephemeral: &mut Ephemeral,
-) -> Result<(), StoreError> {
+) {
     let matcher = Matcher::from(&context.wanted.filter.room.ephemeral);
     if !matcher.room(id.as_str()) {
-        return Ok(());
+        return;
     }
     if matcher.event_type("m.receipt") {
-        let new = match since {
-            Some(since) => receipts::changed_after(context.view, room, context.user(), since)?,
-            None => receipts::in_room(context.view, room, context.user())?,
-        };
-        ephemeral.events.extend(receipt_event(&new));
+        ephemeral.events.extend(receipt_event(receipts));
     }
     if matcher.event_type("m.typing")
         && let Some(users) = context.ephemeral.typing_since(id, since.map_or(0, |_| context.ephemeral_since))
@@ -324,19 +342,10 @@ fn add_ephemeral(
     {
         ephemeral.events.extend(typing_event(&users));
     }
-    Ok(())
 }
 
-/// Whether the user has read on: then the counts are news.
-fn own_receipt_moved(context: &Context<'_>, room: Nid, since: Option<Lsn>) -> Result<bool, StoreError> {
-    let Some(since) = since else { return Ok(true) };
-    let new = receipts::changed_after(context.view, room, context.user(), since)?;
-    Ok(new.iter().any(|receipt| receipt.user == context.user()))
-}
-
-fn add_counts(context: &Context<'_>, room: Nid, joined: &mut JoinedRoom) -> Result<(), StoreError> {
+fn add_counts(context: &Context<'_>, unread: &push::Unread, joined: &mut JoinedRoom) {
     let by_thread = context.wanted.filter.room.timeline.unread_thread_notifications;
-    let unread = push::unread(context.view, room, context.user())?;
     let count = |counts: &push::Counts| {
         let mut section = UnreadNotificationsCount::new();
         section.notification_count = Some(UInt::new_saturating(counts.notifications));
@@ -353,5 +362,4 @@ fn add_counts(context: &Context<'_>, room: Nid, joined: &mut JoinedRoom) -> Resu
     } else {
         joined.unread_notifications = count(&unread.total());
     }
-    Ok(())
 }

@@ -29,6 +29,7 @@ pub(super) fn add(
     response: &mut Response,
 ) -> Result<(), StoreError> {
     let Some(id) = room_id(context, room)? else { return Ok(()) };
+    context.reading.knows(room, member);
     let placed = events::head(context.view, member.event)?.and_then(|event| event.placed);
     let until =
         placed.and_then(|placed| placed.position).map_or(Position::after_record(member.since.lsn), Position::next);

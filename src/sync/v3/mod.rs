@@ -7,19 +7,27 @@ mod joined;
 mod left;
 mod sections;
 
-use projections::{StoreError, View, models::keys};
+use projections::{
+    StoreError, View,
+    models::{keys, push_rules},
+};
 use ruma::{
     OwnedDeviceId, OwnedUserId, UInt,
     api::client::{
         filter::FilterDefinition,
         sync::sync_events::{DeviceLists, v3::Response},
     },
+    push::Ruleset,
 };
 use schemas::Lsn;
+use serde::Deserialize;
 
 pub use self::joined::DEFAULT_LIMIT;
 use super::SyncToken;
-use crate::{ephemeral::Ephemeral, reading::Reading};
+use crate::{
+    ephemeral::Ephemeral,
+    reading::{Fields, Reading, RelatedBy},
+};
 
 /// Who syncs.
 #[derive(Debug, Clone)]
@@ -39,12 +47,29 @@ pub struct Wanted {
     pub since: Option<SyncToken>,
     /// What it wants to see.
     pub filter: FilterDefinition,
+    /// What it wants to see, as far as ruma's filter lacks it.
+    pub related: Related,
     /// All state of all rooms, whatever it has.
     pub full_state: bool,
     /// State as it is after the timeline, not before it.
     pub use_state_after: bool,
     /// Messages to the device up to here have arrived, whatever else it asks for again.
     pub acknowledged: Lsn,
+}
+
+/// What of a filter ruma's lacks.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Related {
+    #[serde(default)]
+    room: RelatedInRooms,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct RelatedInRooms {
+    #[serde(default)]
+    timeline: RelatedBy,
+    #[serde(default)]
+    state: RelatedBy,
 }
 
 /// An answer, and whether it says anything.
@@ -63,14 +88,19 @@ struct Context<'a> {
     ephemeral_since: u64,
     asker: &'a Asker,
     wanted: &'a Wanted,
+    fields: Fields,
     reading: Reading<'a>,
+    /// The user's push rules, if they changed any, and when they did so last.
+    rules: Option<(Lsn, Ruleset)>,
 }
 
 impl<'a> Context<'a> {
     fn new(view: &'a View, ephemeral: &'a Ephemeral, asker: &'a Asker, wanted: &'a Wanted) -> Result<Self, StoreError> {
         let ephemeral_since = wanted.since.as_ref().map_or(0, |since| since.ephemeral_in(ephemeral.boot()));
         let reading = Reading::new(view, &asker.user, Some(&asker.device), asker.now_ms)?;
-        Ok(Self { view, ephemeral, ephemeral_since, asker, wanted, reading })
+        let fields = Fields::read(wanted.filter.event_fields.as_deref().unwrap_or_default());
+        let rules = push_rules::changed(view, asker.user.as_str())?;
+        Ok(Self { view, ephemeral, ephemeral_since, asker, wanted, fields, reading, rules })
     }
 
     fn user(&self) -> &str {
@@ -102,9 +132,9 @@ pub fn answer(
     let mut response = Response::new(String::new());
 
     let account_data = sections::AccountData::of(&context)?;
-    let rooms = changed::rooms(&context, &account_data)?;
-    for (room, member) in &rooms.joined {
-        joined::add(&context, *room, member, &account_data, &mut response)?;
+    let rooms = changed::rooms(&context, lsn, &account_data)?;
+    for room in &rooms.joined {
+        joined::add(&context, room, &account_data, &mut response)?;
     }
     for (room, member) in &rooms.left {
         left::add(&context, *room, member, &mut response)?;
@@ -114,7 +144,7 @@ pub fn answer(
     }
     sections::add_account_data(&context, &account_data, &mut response)?;
     token.to_device = sections::add_to_device(&context, &mut response)?;
-    devices::add_lists(&context, &rooms, &mut response.device_lists)?;
+    devices::add_lists(&context, lsn, &rooms, &mut response.device_lists)?;
     if with_presence {
         sections::add_presence(&context, &mut response)?;
     }
@@ -128,7 +158,8 @@ pub fn answer(
     Ok(Answer { response, is_empty })
 }
 
-/// Whose devices the client has to look at anew since a token, and whose no more: that part of an answer alone.
+/// Whose devices the client had to look at anew between a token and a record, and whose no more: that part of an answer
+/// alone.
 ///
 /// # Errors
 /// When the store fails.
@@ -137,12 +168,13 @@ pub fn device_lists(
     ephemeral: &Ephemeral,
     asker: &Asker,
     since: SyncToken,
+    until: Lsn,
 ) -> Result<DeviceLists, StoreError> {
     let wanted = Wanted { since: Some(since), ..Wanted::default() };
     let context = Context::new(view, ephemeral, asker, &wanted)?;
-    let rooms = changed::rooms(&context, &sections::AccountData::of(&context)?)?;
+    let rooms = changed::rooms(&context, until, &sections::AccountData::of(&context)?)?;
     let mut lists = DeviceLists::default();
-    devices::add_lists(&context, &rooms, &mut lists)?;
+    devices::add_lists(&context, until, &rooms, &mut lists)?;
     Ok(lists)
 }
 

@@ -1,6 +1,6 @@
 //! What is not a room's: account data, messages to the device, presence.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use projections::{
     StoreError,
@@ -23,7 +23,7 @@ use crate::reading::Matcher;
 const MAX_TO_DEVICE: usize = 100;
 const PUSH_RULES: &str = "m.push_rules";
 
-/// The user's account data that is news, for all rooms at once.
+/// The user's account data that is news, or all of it in an initial sync; for all rooms at once.
 pub(super) struct AccountData {
     global: Vec<account_data::AccountData>,
     rooms: BTreeMap<String, Vec<account_data::AccountData>>,
@@ -31,12 +31,12 @@ pub(super) struct AccountData {
 
 impl AccountData {
     pub(super) fn of(context: &Context<'_>) -> Result<Self, StoreError> {
-        let mut this = Self { global: Vec::new(), rooms: BTreeMap::new() };
-        let Some(since) = context.since() else {
-            this.global = account_data::all(context.view, context.user(), None)?;
-            return Ok(this);
+        let news = match context.since() {
+            Some(since) => account_data::changed_after(context.view, context.user(), since)?,
+            None => account_data::everything(context.view, context.user()).collect::<Result<_, _>>()?,
         };
-        for data in account_data::changed_after(context.view, context.user(), since)? {
+        let mut this = Self { global: Vec::new(), rooms: BTreeMap::new() };
+        for data in news {
             match &data.room {
                 Some(room) => this.rooms.entry(room.clone()).or_default().push(data),
                 None => this.global.push(data),
@@ -90,11 +90,10 @@ pub(super) fn add_account_data(
     let wanted = data.global.iter().filter(|data| matcher.event_type(&data.event_type));
     response.account_data.events = wanted.filter_map(|data| event(&data.event_type, &data.content)).collect();
     if matcher.event_type(PUSH_RULES) {
-        let changed = push_rules::changed(context.view, context.user())?;
-        let rules = match (context.since(), changed) {
-            (None, Some((_, rules))) => Some(rules),
-            (None, None) => Some(push_rules::defaults(context.user())),
-            (Some(since), Some((at, rules))) if at > since => Some(rules),
+        let rules = match (context.since(), &context.rules) {
+            (None, Some((_, rules))) => Some(Cow::Borrowed(rules)),
+            (None, None) => Some(Cow::Owned(push_rules::defaults(context.user()))),
+            (Some(since), Some((at, rules))) if *at > since => Some(Cow::Borrowed(rules)),
             _ => None,
         };
         if let Some(rules) = rules {

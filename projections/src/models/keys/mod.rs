@@ -10,7 +10,7 @@
 //! | 2 | `user ‖ usage -> JSON`, cross-signing keys as uploaded |
 //! | 3 | `owner ‖ key ‖ signer -> JSON`, `{key id: signature}`; the key is a device id or a public key |
 //! | 4 | `lsn ‖ user -> ()`, the last change of each user's device list |
-//! | 5 | `user -> lsn`, where table 4 has it |
+//! | 5 | `user ‖ lsn -> ()`, all changes of each; the last is the one in table 4 |
 //! | 6 | `who ‖ lsn ‖ user -> ()`, changes of a user's keys that one other user, or only they themselves, see |
 //! | 10 | `user ‖ device ‖ algorithm ‖ lsn ‖ key id -> JSON`, one-time keys in the order in which they are given away |
 //! | 11 | `user ‖ device ‖ key id -> lsn`, where table 10 has it |
@@ -22,7 +22,7 @@
 //! Signatures by others than the owner are seen by the signer alone: they tell who trusts whom.
 //! A device list changes with its keys, their own user's signatures and the names of devices that have keys; a device
 //! without keys is on nobody's list. Table 4 has each user once: whoever asks for changes after a position gets all
-//! who changed since, so what changed twice needs no second row.
+//! who changed since, so what changed twice needs no second row there.
 
 mod cross_signing;
 mod one_time;
@@ -45,7 +45,7 @@ use crate::{
 
 const DEVICE_KEYS: Table = table(1);
 const CHANGES: Table = table(4);
-const LAST_CHANGE: Table = table(5);
+const ALL_CHANGES: Table = table(5);
 const PRIVATE_CHANGES: Table = table(6);
 
 const fn table(prefix: u8) -> Table {
@@ -53,7 +53,7 @@ const fn table(prefix: u8) -> Table {
 }
 
 /// This model's fold.
-pub const PROJECTION: Projection = Projection { model: Model::Keys, version: 1, reads: &[Model::Devices], fold };
+pub const PROJECTION: Projection = Projection { model: Model::Keys, version: 2, reads: &[Model::Devices], fold };
 
 fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     match fact {
@@ -123,7 +123,7 @@ fn changed(at: &At<'_>, user: &str, batch: &mut Batch<'_>) -> Result<(), FoldErr
         batch.delete(CHANGES, KeyBuf::new().lsn(before).str(user));
     }
     batch.put(CHANGES, KeyBuf::new().lsn(at.lsn).str(user), &());
-    batch.put(LAST_CHANGE, KeyBuf::new().str(user), &at.lsn);
+    batch.put(ALL_CHANGES, KeyBuf::new().str(user).lsn(at.lsn), &());
     batch.touch_device_list(user);
     batch.touch_user(user);
     Ok(())
@@ -197,7 +197,22 @@ fn changes(
 /// # Errors
 /// When the store fails.
 pub fn last_change(read: &dyn Read, user: &str) -> Result<Option<Lsn>, StoreError> {
-    row(read, LAST_CHANGE, KeyBuf::new().str(user))
+    changed_at(read, Range::prefix(KeyBuf::new().str(user)).rev())
+}
+
+/// Whether a user's device list changed after a position, and up to another.
+///
+/// # Errors
+/// When the store fails.
+pub fn has_changed(read: &dyn Read, user: &str, after: Lsn, until: Lsn) -> Result<bool, StoreError> {
+    let range = Range::prefix_from(KeyBuf::new().str(user).as_ref(), &after.next().to_bytes());
+    Ok(changed_at(read, range)?.is_some_and(|lsn| lsn <= until))
+}
+
+fn changed_at(read: &dyn Read, range: Range) -> Result<Option<Lsn>, StoreError> {
+    let Some((key, _)) = read.scan(ALL_CHANGES, range).next().transpose()? else { return Ok(None) };
+    let mut key = KeyReader::new(&key);
+    key.str().and_then(|_| key.lsn()).map(Some).ok_or_else(|| malformed_key(ALL_CHANGES))
 }
 
 #[cfg(test)]

@@ -162,6 +162,16 @@ fn device_lists_change_with_keys_and_names_and_end_with_the_device() {
     world.apply([DeviceRemoved { user: ALICE.into(), device: "PHONE".into() }.into()]);
     assert_eq!(changed_since(&world, second), [ALICE]);
     assert_eq!(changed_since(&world, Lsn::ZERO), [ALICE]);
+    let last = world.view().lsn();
+    for (after, until, expected) in [
+        (start, first, true),
+        (first, second, true),
+        (second, last, true),
+        (start, start, false),
+        (last, Lsn::MAX, false),
+    ] {
+        assert_eq!(has_changed(&world.view(), ALICE, after, until).unwrap(), expected, "{after} {until}");
+    }
     assert_eq!(of_user(&world.view(), ALICE, ALICE).unwrap(), []);
     assert_eq!(phone_counts(&world), []);
     world.check_replay();

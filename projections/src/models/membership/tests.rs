@@ -85,6 +85,11 @@ fn members_stand_in_the_order_in_which_they_came() {
     assert_eq!(changes_since(&view, EVE, lsn).count(), 0);
 
     let all: Vec<_> = members_of(&view, nid, "").map(|row| row.unwrap().0).collect();
+    let by_way: Vec<_> = users_from(&view, nid, Membership::Join).map(Result::unwrap).collect();
+    let by = |id: &str| world.head(id).placed.unwrap().by;
+    let expected = [(ALICE, "$creator"), (EVE, "$eve"), (BOB, "$bob")];
+    assert_eq!(by_way, expected.map(|(user, id)| (Membership::Join, by(id), user.to_owned())));
+    assert_eq!(users_from(&view, nid, Membership::Invite).count(), 0);
     assert_eq!(all, [ALICE, BOB, EVE]);
     assert_eq!(members_of(&view, nid, BOB).count(), 2);
     assert_eq!(local_users_in(&view, nid).map(Result::unwrap).collect::<Vec<_>>(), [ALICE, BOB]);
@@ -96,6 +101,8 @@ fn members_stand_in_the_order_in_which_they_came() {
     world.fold(room.member("$again", BOB, "join"));
     world.fold(room.member("$gone", EVE, "leave"));
     assert_eq!(users(&world, Membership::Join), [ALICE, BOB]);
+    let (way, by, user) = users_from(&world.view(), nid, Membership::Join).last().unwrap().unwrap();
+    assert_eq!((way, by, user.as_str()), (Membership::Leave, world.head("$gone").placed.unwrap().by, EVE));
     assert!(!is_server_in(&world.view(), nid, "elsewhere.org").unwrap());
     world.check_replay();
 }

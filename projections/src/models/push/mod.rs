@@ -30,7 +30,7 @@ use ruma::push::FlattenedJson;
 use schemas::{Fact, Nid};
 use serde::{Deserialize, Serialize};
 
-pub use self::unread::{Counts, Unread, unread};
+pub use self::unread::{Counts, Reader, Unread, unread};
 use super::{
     events::{self, Effect, Head as Event},
     membership::{self, Membership},

@@ -42,7 +42,7 @@ static DEFAULTS: LazyLock<Ruleset> = LazyLock::new(|| push_rules::defaults(NOBOD
 
 /// What the defaults say about each class, and about an event that mentions the user.
 static DEFAULT_VERDICTS: LazyLock<([Verdict; Class::ALL.len()], Verdict)> = LazyLock::new(|| {
-    let judge = Judge::with(Some(DEFAULTS.clone()), NOWHERE.clone(), NOBODY.clone());
+    let judge = Judge::new(Some(&DEFAULTS), NOWHERE.clone(), NOBODY.clone());
     (Class::ALL.map(|class| judge.class(class)), judge.mention())
 });
 
@@ -158,30 +158,22 @@ fn first_match<'a>(
 }
 
 /// A user's rules in one room.
-pub(super) struct Judge {
+pub(super) struct Judge<'a> {
     /// None: the defaults.
-    rules: Option<Ruleset>,
+    rules: Option<&'a Ruleset>,
     context: PushConditionRoomCtx,
     /// What the rules were found to say about each class.
     classes: [OnceCell<Verdict>; Class::ALL.len()],
 }
 
-impl Judge {
-    /// None where the names are no ids, so that there are no rules.
-    pub(super) fn new(read: &dyn Read, room: Nid, user: &str) -> Result<Option<Self>, StoreError> {
-        let rules = push_rules::changed(read, user)?.map(|(_, rules)| rules);
-        let room_id = events::room(read, room)?.and_then(|room| OwnedRoomId::try_from(room.id).ok());
-        let (Some(room_id), Ok(user)) = (room_id, OwnedUserId::try_from(user)) else { return Ok(None) };
-        Ok(Some(Self::with(rules, room_id, user)))
-    }
-
-    fn with(rules: Option<Ruleset>, room: OwnedRoomId, user: OwnedUserId) -> Self {
+impl<'a> Judge<'a> {
+    pub(super) fn new(rules: Option<&'a Ruleset>, room: OwnedRoomId, user: OwnedUserId) -> Self {
         Self { rules, context: context(room, 0, user), classes: Default::default() }
     }
 
     /// What the rules say about events of a class, where they mean nothing special to the user.
     pub(super) fn class(&self, class: Class) -> Verdict {
-        match &self.rules {
+        match self.rules {
             Some(rules) => *self.classes[class as usize].get_or_init(|| self.example(rules, &example(class), class)),
             None => DEFAULT_VERDICTS.0[class as usize],
         }
@@ -189,7 +181,7 @@ impl Judge {
 
     /// What the rules say about an event that mentions the user.
     pub(super) fn mention(&self) -> Verdict {
-        let Some(rules) = &self.rules else { return DEFAULT_VERDICTS.1 };
+        let Some(rules) = self.rules else { return DEFAULT_VERDICTS.1 };
         let mut event = example(Class::Message);
         event["content"]["m.mentions"] = json!({ "user_ids": [self.context.user_id] });
         self.example(rules, &event, Class::Message)
@@ -205,7 +197,7 @@ impl Judge {
 
     /// Whether events of one class may differ for the user: they have rules for words, senders and the like.
     pub(super) fn is_particular(&self) -> bool {
-        let Some(rules) = &self.rules else { return false };
+        let Some(rules) = self.rules else { return false };
         let conditional = rules.override_.iter().chain(&rules.underride);
         let conditional = conditional.filter(|rule| rule.enabled && !rule.default);
         rules.content.iter().any(|rule| rule.enabled && !rule.default)
@@ -240,7 +232,7 @@ impl Judge {
 
     /// What the rules say about one event.
     pub(super) fn event(&self, event: &FlattenedJson) -> Verdict {
-        self.rules.as_ref().map(|rules| judge(rules, event, &self.context)).unwrap_or_default()
+        self.rules.map(|rules| judge(rules, event, &self.context)).unwrap_or_default()
     }
 }
 

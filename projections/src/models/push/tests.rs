@@ -2,6 +2,7 @@ use schemas::facts::{PushRuleChanged, PushRuleOp, ReceiptKind, ReceiptSet, Redac
 use serde_json::{Value, json};
 
 use super::*;
+use crate::models::{push_rules, receipts};
 use crate::testing::{ALICE, BOB, ROOM, World, live};
 
 fn member(id: &str, user: &str, membership: &str) -> [Fact; 2] {
@@ -56,8 +57,14 @@ fn put(kind: &str, id: &str, body: &Value) -> Fact {
 
 /// Notifications and highlights: in all, then by thread where there are any.
 fn counts(world: &World, user: &str) -> String {
-    let room = events::room_nid(&world.view(), ROOM).unwrap().unwrap();
-    let unread = unread(&world.view(), room, user).unwrap();
+    let view = world.view();
+    let room = events::room_nid(&view, ROOM).unwrap().unwrap();
+    let Some(member) = membership::member(&view, room, user).unwrap() else { return "0/0".to_owned() };
+    let rules = push_rules::changed(&view, user).unwrap().map(|(_, rules)| rules);
+    let receipts = receipts::of_user(&view, room, user).unwrap();
+    let (user, rules) = (user.try_into().unwrap(), rules.as_ref());
+    let reader = Reader { user, rules, member: &member, receipts: &receipts };
+    let unread = unread(&view, room, ROOM.try_into().unwrap(), &reader).unwrap();
     let pair = |counts: Counts| format!("{}/{}", counts.notifications, counts.highlights);
     let threads = unread.threads.iter().map(|(root, counts)| format!(" {root} {}", pair(*counts)));
     format!("{}{}", pair(unread.total()), threads.collect::<String>())

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use ruma::push::FlattenedJson;
+use ruma::{
+    RoomId, UserId,
+    push::{FlattenedJson, Ruleset},
+};
 use schemas::{Lsn, Nid};
 use serde::de::DeserializeOwned;
 
@@ -16,8 +19,9 @@ use crate::{
     keys::{KeyBuf, KeyReader},
     models::{
         events,
-        membership::{self, Membership},
-        receipts, timeline,
+        membership::{Member, Membership},
+        receipts::Receipt,
+        timeline,
     },
     read::{Read, Table, decode, malformed_key, row, rows},
 };
@@ -68,6 +72,19 @@ impl Unread {
     }
 }
 
+/// A user in a room, and what was read of them there already.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// Who.
+    pub user: &'a UserId,
+    /// Their push rules, if they changed any.
+    pub rules: Option<&'a Ruleset>,
+    /// What they are to the room.
+    pub member: &'a Member,
+    /// Their receipts there, all of them.
+    pub receipts: &'a [Receipt],
+}
+
 /// How far a user has read.
 struct Reading<'a> {
     read: &'a dyn Read,
@@ -80,20 +97,18 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// None for who is not in the room.
-    fn of(read: &'a dyn Read, room: Nid, user: &'a str) -> Result<Option<Self>, StoreError> {
-        let member = membership::member(read, room, user)?;
-        let Some(member) = member.filter(|member| member.membership == Membership::Join) else { return Ok(None) };
-        let mut reading = Self { read, room, user, all: Position::live(member.since), threads: BTreeMap::new() };
-        for receipt in receipts::of_user(read, room, user)? {
-            let furthest = match receipt.thread {
+    fn of(read: &'a dyn Read, room: Nid, reader: &Reader<'a>) -> Self {
+        let all = Position::live(reader.member.since);
+        let mut reading = Self { read, room, user: reader.user.as_str(), all, threads: BTreeMap::new() };
+        for receipt in reader.receipts {
+            let furthest = match &receipt.thread {
                 None => &mut reading.all,
                 Some(thread) if thread == "main" => reading.threads.entry(MAIN.to_owned()).or_default(),
-                Some(thread) => reading.threads.entry(thread).or_default(),
+                Some(thread) => reading.threads.entry(thread.clone()).or_default(),
             };
             *furthest = receipt.position.max(*furthest);
         }
-        Ok(Some(reading))
+        reading
     }
 
     /// How far in a lane; the user's own events count as read, with what is before them.
@@ -127,8 +142,11 @@ fn just_after(position: Position) -> Vec<u8> {
 ///
 /// # Errors
 /// When the store fails.
-pub fn unread(read: &dyn Read, room: Nid, user: &str) -> Result<Unread, StoreError> {
-    let Some(reading) = Reading::of(read, room, user)? else { return Ok(Unread::default()) };
+pub fn unread(read: &dyn Read, room: Nid, id: &RoomId, reader: &Reader<'_>) -> Result<Unread, StoreError> {
+    if reader.member.membership != Membership::Join {
+        return Ok(Unread::default());
+    }
+    let reading = Reading::of(read, room, reader);
     let mut lanes = reading.threads()?;
     lanes.push(MAIN.to_owned());
     let mut spans = Vec::with_capacity(lanes.len());
@@ -140,9 +158,8 @@ pub fn unread(read: &dyn Read, room: Nid, user: &str) -> Result<Unread, StoreErr
         }
     }
     let mut by_lane = BTreeMap::new();
-    if !spans.is_empty()
-        && let Some(mut judge) = Judge::new(read, room, user)?
-    {
+    if !spans.is_empty() {
+        let mut judge = Judge::new(reader.rules, id.to_owned(), reader.user.to_owned());
         if judge.is_particular() {
             judge.prepare(read, room)?;
             by_lane = judge_latest(&reading, &judge, &mut spans)?;
@@ -178,7 +195,7 @@ impl Span {
 /// Judges the latest unread events one by one, and leaves to the spans what is before them.
 fn judge_latest(
     reading: &Reading<'_>,
-    judge: &Judge,
+    judge: &Judge<'_>,
     spans: &mut [Span],
 ) -> Result<BTreeMap<String, Counts>, StoreError> {
     let mut by_lane: BTreeMap<String, Counts> = BTreeMap::new();
@@ -208,7 +225,7 @@ fn text(read: &dyn Read, event: Nid) -> Result<Option<FlattenedJson>, StoreError
 }
 
 /// Counts the events of a span by their classes, and then the exceptions.
-fn count(reading: &Reading<'_>, judge: &Judge, span: &Span, counts: &mut Counts) -> Result<(), StoreError> {
+fn count(reading: &Reading<'_>, judge: &Judge<'_>, span: &Span, counts: &mut Counts) -> Result<(), StoreError> {
     let Reading { read, room, user, .. } = *reading;
     let lane = lane_key(room, &span.lane);
     let mut totals = match span.until {

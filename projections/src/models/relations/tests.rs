@@ -112,6 +112,8 @@ fn reactions_stand_together_by_key() {
         |world: &World, key: &str| has_annotated(&world.view(), &world.head("$root"), "m.reaction", key, BOB).unwrap();
     world.fold(room.redaction("$x", BOB, "$3", false));
     assert!(has(&world, "+") && has(&world, "-") && !has(&world, "?"));
+    let pairs: Vec<_> = relating(&world.view(), world.room(ID), "$root").map(Result::unwrap).collect();
+    assert_eq!(pairs, [ALICE, BOB].map(|user| ("m.annotation".to_owned(), user.to_owned())));
     world.fold(room.redaction("$y", BOB, "$4", false));
     assert!(!has(&world, "+"));
     assert_eq!(all(&world), json!([like("+", ALICE), like("-", BOB)]));

@@ -271,8 +271,16 @@ pub struct Block {
 /// When the store fails.
 pub fn summary(read: &dyn Read, room: Nid) -> Result<Option<Summary>, StoreError> {
     let Some(figures) = row(read, FIGURES, room.to_bytes())? else { return Ok(None) };
-    let settings = row(read, SETTINGS, room.to_bytes())?.unwrap_or_default();
+    let settings = settings(read, room)?;
     Ok(events::room(read, room)?.map(|room| Summary { id: room.id, settings, figures }))
+}
+
+/// What the current state of a room says; nothing of a room that is not known.
+///
+/// # Errors
+/// When the store fails.
+pub fn settings(read: &dyn Read, room: Nid) -> Result<Settings, StoreError> {
+    Ok(row(read, SETTINGS, room.to_bytes())?.unwrap_or_default())
 }
 
 /// The rooms that a filter takes, by one value and, where that is the same, by id; from one place on (exclusive) or all.

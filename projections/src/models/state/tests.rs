@@ -190,6 +190,36 @@ fn a_staged_state_can_be_a_base() {
     world.check_replay();
 }
 
+/// What it costs to read the state of a room of so many members, without them and as it was; rows.
+fn cost_without_members(members: usize) -> [u64; 2] {
+    let (mut world, mut room) = start();
+    let mut before = None;
+    for n in 0..20 {
+        world.fold(room.state(&format!("$s{n}"), ALICE, &format!("z.state.{n}"), "", json!({})));
+    }
+    let users: Vec<_> = (0..members).map(|n| format!("@user{n}:example.org")).collect();
+    for users in users.chunks(1000) {
+        let joins: Vec<_> = users.iter().flat_map(|user| room.member(&format!("${user}"), user, "join")).collect();
+        before = Some(world.fold(joins).cursor.lsn);
+    }
+    let view = world.view();
+    let current = current(&view, world.room("!r:example.org")).unwrap();
+    let counted = Batch::new(&view);
+    let others: Vec<_> = except_type(&counted, &current, "m.room.member").map(Result::unwrap).collect();
+    assert_eq!((others.len(), current.len() as usize), (21, 22 + members));
+    let without_members = counted.cost().reads;
+    assert_eq!(as_of(&counted, world.room("!r:example.org"), before.unwrap()).unwrap(), current);
+    [without_members, counted.cost().reads - without_members]
+}
+
+#[test]
+fn a_state_without_its_members_costs_the_same_in_a_room_of_any_size() {
+    let [few, many] = [10, 10_000].map(cost_without_members);
+    // The nodes on the two ways down, of several hundred.
+    assert!(few[0] <= many[0] && many[0] <= 10, "{few:?} {many:?}");
+    assert_eq!((few[1], many[1]), (1, 1));
+}
+
 #[test]
 fn what_is_not_known_stops_the_fold() {
     let (mut world, mut room) = start();

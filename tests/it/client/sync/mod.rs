@@ -1,4 +1,7 @@
+mod cost;
+mod devices;
 mod early;
+mod filters;
 mod following;
 mod notices;
 mod rooms;
