@@ -11,10 +11,13 @@
 //! | 5 | `room ‖ lane ‖ position -> Class`, events that were counted and then redacted |
 //! | 6 | `room ‖ user ‖ lane -> position`, the last event that a user of this server sent |
 //! | 7 | `room ‖ position ‖ thread -> ()`, the last event of each thread |
+//! | 8 | `room ‖ user ‖ lane -> position`, the last row of table 4, as it was before redactions |
+//! | 9 | `room -> position`, the last row of table 7 |
 //!
 //! A lane is a thread, or what is in none. Every event falls into one class by the default push rules, for a user to
 //! whom it means nothing special; a difference of totals says how many of each class there are after what a user has
-//! read. What remains are rows for exceptions: who was mentioned, and what was redacted since.
+//! read. What remains are rows for exceptions: who was mentioned, and what was redacted since. To see that there are none,
+//! which is so nearly always, costs a look at one key.
 //!
 //! The rules are ruma's and the versions of this model and `push_rules` are raised together when those change.
 
@@ -48,6 +51,8 @@ const MENTIONS: Table = table(4);
 const REDACTED: Table = table(5);
 const OWN: Table = table(6);
 const THREADS: Table = table(7);
+const LAST_MENTION: Table = table(8);
+const LAST_THREAD: Table = table(9);
 
 /// At most so many of those whom an event mentions are looked at, so that no event costs more than that.
 const MAX_MENTIONS: usize = 500;
@@ -58,7 +63,7 @@ const fn table(prefix: u8) -> Table {
 
 /// This model's fold.
 pub const PROJECTION: Projection =
-    Projection { model: Model::Push, version: 1, reads: &[Model::Events, Model::State, Model::Membership], fold };
+    Projection { model: Model::Push, version: 2, reads: &[Model::Events, Model::State, Model::Membership], fold };
 
 /// What an event is to a user to whom it means nothing special: the default rule that it matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +139,8 @@ impl SubAssign for Totals {
 struct Head {
     last: Position,
     totals: Totals,
+    /// The last of the lane's events that were redacted.
+    redacted: Position,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -184,7 +191,7 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
 fn leave(event: &Event, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let Some(user) = event.state_key.as_deref() else { return Ok(()) };
     if is_local(batch, user)? && !is_member(batch, event.room, user)? {
-        for table in [MENTIONS, OWN] {
+        for table in [MENTIONS, LAST_MENTION, OWN] {
             batch.delete_prefix(table, KeyBuf::new().nid(event.room).str(user));
         }
     }
@@ -214,22 +221,26 @@ fn count(event: Nid, head: &Event, position: Position, batch: &mut Batch<'_>) ->
         return Ok(());
     }
     let key = lane_key(room, lane);
-    let Head { last, mut totals } = row(batch, HEADS, &key)?.unwrap_or_default();
+    let mut of_lane: Head = row(batch, HEADS, &key)?.unwrap_or_default();
+    let last = std::mem::replace(&mut of_lane.last, position);
     if position <= last {
         // It was let in late, among what was counted before.
         return Ok(());
     }
     if let Some(class) = class {
-        totals += class;
+        of_lane.totals += class;
     }
-    batch.put(TOTALS, place(key.clone(), position), &totals);
-    batch.put(HEADS, key, &Head { last: position, totals });
+    batch.put(TOTALS, place(key.clone(), position), &of_lane.totals);
+    batch.put(HEADS, key, &of_lane);
     if lane != MAIN {
         batch.delete(THREADS, place(KeyBuf::new().nid(room), last).str(lane));
         batch.put(THREADS, place(KeyBuf::new().nid(room), position).str(lane), &());
+        let latest: Position = row(batch, LAST_THREAD, room.to_bytes())?.unwrap_or_default();
+        batch.put(LAST_THREAD, room.to_bytes(), &latest.max(position));
     }
     for user in &mentioned {
         batch.put(MENTIONS, place(user_key(room, user, lane), position), &class);
+        batch.put(LAST_MENTION, user_key(room, user, lane), &position);
     }
     batch.put(COUNTED, event.to_bytes(), &Counted { lane: lane.to_owned(), class, mentioned });
     Ok(())
@@ -251,7 +262,11 @@ fn uncount(event: Nid, head: &Event, batch: &mut Batch<'_>) -> Result<(), FoldEr
     let Some(Counted { lane, class, mentioned }) = row(batch, COUNTED, event.to_bytes())? else { return Ok(()) };
     let Some(position) = head.shown_at() else { return Ok(()) };
     if let Some(class) = class {
-        batch.put(REDACTED, place(lane_key(head.room, &lane), position), &class);
+        let key = lane_key(head.room, &lane);
+        let mut of_lane: Head = row(batch, HEADS, &key)?.unwrap_or_default();
+        of_lane.redacted = position.max(of_lane.redacted);
+        batch.put(REDACTED, place(key.clone(), position), &class);
+        batch.put(HEADS, key, &of_lane);
     }
     for user in mentioned {
         batch.delete(MENTIONS, place(user_key(head.room, &user, &lane), position));

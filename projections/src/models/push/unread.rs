@@ -10,7 +10,8 @@ use schemas::{Lsn, Nid};
 use serde::de::DeserializeOwned;
 
 use super::{
-    Class, HEADS, Head, MAIN, MENTIONS, OWN, REDACTED, THREADS, TOTALS, Totals, lane_key, lane_of,
+    Class, HEADS, Head, LAST_MENTION, LAST_THREAD, MAIN, MENTIONS, OWN, REDACTED, THREADS, TOTALS, Totals, lane_key,
+    lane_of,
     rules::{Judge, Verdict, flatten},
     user_key,
 };
@@ -120,8 +121,11 @@ impl<'a> Reading<'a> {
 
     /// Threads with events that were not read by what counts for all of them.
     fn threads(&self) -> Result<Vec<String>, StoreError> {
-        let after = Range::prefix_from(&self.room.to_bytes(), &just_after(self.all));
         let mut threads = Vec::new();
+        if row::<Position>(self.read, LAST_THREAD, self.room.to_bytes())?.is_none_or(|last| last <= self.all) {
+            return Ok(threads);
+        }
+        let after = Range::prefix_from(&self.room.to_bytes(), &just_after(self.all));
         for row in self.read.scan(THREADS, after.rev()).take(MAX_THREADS) {
             let (key, _) = row?;
             let thread = key.get(Nid::LEN + Position::LEN..).and_then(|rest| KeyReader::new(rest).str());
@@ -152,9 +156,9 @@ pub fn unread(read: &dyn Read, room: Nid, id: &RoomId, reader: &Reader<'_>) -> R
     let mut spans = Vec::with_capacity(lanes.len());
     for lane in lanes {
         let after = reading.in_lane(&lane)?;
-        let last = row::<Head>(read, HEADS, lane_key(room, &lane))?.unwrap_or_default().last;
-        if last > after {
-            spans.push(Span { lane, after, until: None });
+        let head = row::<Head>(read, HEADS, lane_key(room, &lane))?.unwrap_or_default();
+        if head.last > after {
+            spans.push(Span { lane, head, after, until: None });
         }
     }
     let mut by_lane = BTreeMap::new();
@@ -176,6 +180,7 @@ pub fn unread(read: &dyn Read, room: Nid, id: &RoomId, reader: &Reader<'_>) -> R
 /// Events of a lane after what was read, and before a position.
 struct Span {
     lane: String,
+    head: Head,
     after: Position,
     until: Option<Position>,
 }
@@ -229,19 +234,24 @@ fn count(reading: &Reading<'_>, judge: &Judge<'_>, span: &Span, counts: &mut Cou
     let Reading { read, room, user, .. } = *reading;
     let lane = lane_key(room, &span.lane);
     let mut totals = match span.until {
-        None => row::<Head>(read, HEADS, &lane)?.unwrap_or_default().totals,
+        None => span.head.totals,
         Some(until) => totals_before(read, &lane, &until.to_bytes())?,
     };
     totals -= totals_before(read, &lane, &just_after(span.after))?;
-    for class in exceptions::<Class>(read, REDACTED, span.range(lane)) {
-        totals -= class?;
-    }
-    let mut mentions = 0;
-    for class in exceptions::<Option<Class>>(read, MENTIONS, span.range(user_key(room, user, &span.lane))) {
-        if let Some(class) = class? {
-            totals -= class;
+    if span.head.redacted > span.after {
+        for class in exceptions::<Class>(read, REDACTED, span.range(lane)) {
+            totals -= class?;
         }
-        mentions += 1;
+    }
+    let own = user_key(room, user, &span.lane);
+    let mut mentions = 0;
+    if row::<Position>(read, LAST_MENTION, &own)?.is_some_and(|last| last > span.after) {
+        for class in exceptions::<Option<Class>>(read, MENTIONS, span.range(own)) {
+            if let Some(class) = class? {
+                totals -= class;
+            }
+            mentions += 1;
+        }
     }
     for class in Class::ALL.into_iter().filter(|class| totals[*class] > 0) {
         counts.add(judge.class(class), totals[class]);
