@@ -162,6 +162,7 @@ impl Server {
         ];
         if driver.is_some() {
             tasks.push(tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())));
+            tasks.push(tokio::spawn(follow(app.commands.clone(), stop.clone())));
         }
         Ok(Self { addresses, app, log, driver, stop, tasks })
     }
@@ -362,6 +363,16 @@ async fn expire(ephemeral: Arc<Ephemeral>, notifier: Arc<Notifier>, stop: Cancel
     while stop.run_until_cancelled(seconds.tick()).await.is_some() {
         ephemeral.expire();
         notifier.forget_idle();
+    }
+}
+
+/// Lets rooms follow what an earlier run, or a log that could not be written, kept from them.
+async fn follow(commands: Commands, stop: CancellationToken) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    while stop.run_until_cancelled(minutes.tick()).await.is_some() {
+        if let Some(Err(error)) = stop.run_until_cancelled(commands.let_all_rooms_follow()).await {
+            tracing::warn!(%error, "some rooms have yet to follow a change of a profile or the end of an account");
+        }
     }
 }
 

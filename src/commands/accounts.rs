@@ -137,7 +137,7 @@ pub async fn set_password(commands: &Commands, sender: &Sender, password: String
     devices::remove(commands, sender, rest).await
 }
 
-/// Ends the sender's account.
+/// Ends the sender's account. They leave all rooms.
 ///
 /// # Errors
 /// Those of [`standing`].
@@ -149,7 +149,9 @@ pub async fn deactivate(commands: &Commands, sender: &Sender, erase: bool) -> Re
         let facts = vec![AccountDeactivated { user, erase }.into()];
         Ok(Decision::append_then(Draft { reads, writes, facts }, ()))
     };
-    commands.execute(sender, decide).await
+    commands.execute(sender, decide).await?;
+    commands.let_rooms_follow(&sender.user).await;
+    Ok(())
 }
 
 /// Changes a user's password in their stead, and logs out all their devices, if that is wanted.

@@ -136,8 +136,9 @@ impl Job for Send {
         self.check_aliases(&room)?;
         let mut prototype = self.prototype.clone();
         let reads = self.check_member(&room, &mut prototype.content)?;
-        let event = NewEvent { prototype, transaction: self.transaction.clone(), sender_reads, at: self.at };
-        let mut composed = compose(&self.parts, &room, tip, &self.sender, event)?;
+        let transaction = self.transaction.clone().map(|id| (self.sender.device.clone(), id));
+        let event = NewEvent { prototype, transaction, sender_reads, at: self.at };
+        let mut composed = compose(&self.parts, &room, tip, &self.sender.user, event)?;
         composed.draft.reads.extend(reads);
         let id = composed.id.clone();
         if composed.changes_state {

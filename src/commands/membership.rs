@@ -33,7 +33,7 @@ use crate::rooms::{
 const SOME_MEMBERS: usize = 16;
 
 /// In the content of a join to a restricted room: who lets the user in.
-const AUTHORISED: &str = "join_authorised_via_users_server";
+pub(super) const AUTHORISED: &str = "join_authorised_via_users_server";
 
 /// What is to become of a membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,18 +83,6 @@ impl Commands {
         let parts = Arc::clone(self.parts());
         let at = now(&parts);
         let job = Change { parts, room: room.to_owned(), sender, target, change, reason, at };
-        self.lanes().run(room, request, job).await
-    }
-
-    /// Writes a user's profile into their membership of a room they are in.
-    ///
-    /// # Errors
-    /// When the rules forbid it.
-    pub async fn refresh_member(&self, sender: Sender, room: &RoomId) -> Result<(), Error> {
-        let request = Request::from(&sender);
-        let parts = Arc::clone(self.parts());
-        let at = now(&parts);
-        let job = Refresh { parts, room: room.to_owned(), sender, at };
         self.lanes().run(room, request, job).await
     }
 
@@ -155,7 +143,7 @@ impl Job for Change {
         let (content, reads) = self.content(&room)?;
         let prototype = Prototype::state("m.room.member", self.target.as_str(), content);
         let event = NewEvent { prototype, transaction: None, sender_reads, at: self.at };
-        let mut composed = compose(&self.parts, &room, tip, &self.sender, event)?;
+        let mut composed = compose(&self.parts, &room, tip, &self.sender.user, event)?;
         composed.draft.reads.extend(reads);
         Ok(Step::Barrier(composed.draft, Box::new(|_| Ok(()))))
     }
@@ -281,50 +269,6 @@ fn authoriser(parts: &Parts, room: &Room<'_>) -> Result<Option<OwnedUserId>, Err
         }
     }
     Ok(None)
-}
-
-/// A member's own profile, written again into their membership.
-struct Refresh {
-    parts: Arc<Parts>,
-    room: OwnedRoomId,
-    sender: Sender,
-    at: MilliSecondsSinceUnixEpoch,
-}
-
-impl Job for Refresh {
-    type Reply = ();
-
-    fn decide(&mut self, tip: &Tip) -> Result<Step<()>, Error> {
-        let Some(room) = Room::find(&tip.view, &self.room)? else { return Ok(Step::Reply(())) };
-        if room.membership(&self.sender.user)? != Membership::Join {
-            return Ok(Step::Reply(()));
-        }
-        let Some(member) = room.state(&"m.room.member".into(), self.sender.user.as_str())? else {
-            return Ok(Step::Reply(()));
-        };
-        let before: CanonicalJsonObject = serde_json::from_str(member.content().get())
-            .map_err(|error| Error::Internal(format!("a membership is not canonical JSON: {error}")))?;
-        let mut content = before.clone();
-        // A join is authorised once.
-        content.remove(AUTHORISED);
-        content.remove("reason");
-        for field in ["displayname", "avatar_url"] {
-            content.remove(field);
-        }
-        add_profile(&tip.view, &self.sender.user, &mut content)?;
-        if content == before {
-            return Ok(Step::Reply(()));
-        }
-        let prototype = Prototype::state("m.room.member", self.sender.user.as_str(), content);
-        let sender_reads = active(&tip.view, &self.sender)?;
-        let event = NewEvent { prototype, transaction: None, sender_reads, at: self.at };
-        let composed = compose(&self.parts, &room, tip, &self.sender, event)?;
-        Ok(Step::Barrier(composed.draft, Box::new(|_| Ok(()))))
-    }
-
-    fn repeated(&mut self, _: &View, _: Lsn) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 /// Adds a local user's display name and avatar to the content of a membership.

@@ -12,6 +12,7 @@ pub mod devices;
 mod directory;
 mod error;
 pub mod events;
+mod following;
 mod forks;
 mod genesis;
 pub mod guards;
@@ -132,11 +133,13 @@ pub struct Request {
     pub origin: Origin,
     /// The id of a request that may be repeated (one with a transaction id); otherwise random.
     pub id: Option<RecordId>,
+    /// The record that it follows from, where nobody asked for it anew.
+    pub cause: Option<Lsn>,
 }
 
 impl From<Origin> for Request {
     fn from(origin: Origin) -> Self {
-        Self { origin, id: None }
+        Self { origin, id: None, cause: None }
     }
 }
 

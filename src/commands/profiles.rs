@@ -1,17 +1,7 @@
 //! Fields of users' profiles.
 
-use std::time::Duration;
-
-use futures::StreamExt;
-use projections::{
-    View,
-    models::{
-        events,
-        membership::{self, Membership},
-        profiles,
-    },
-};
-use ruma::{OwnedRoomId, api::error::ErrorKind};
+use projections::{View, models::profiles};
+use ruma::api::error::ErrorKind;
 use schemas::{Draft, Json, facts::ProfileFieldSet};
 
 use super::{Commands, Decision, Error, Refusal, Sender, guards};
@@ -24,11 +14,6 @@ const MAX_FIELD_BYTES: usize = 255;
 const MAX_DISPLAY_NAME_CHARS: usize = 256;
 /// The URI of an avatar has at most so many bytes, for the same reason.
 const MAX_AVATAR_URL_BYTES: usize = 1000;
-
-/// So many rooms learn of a profile at a time: their records share the log's syncs.
-const ROOMS_AT_ONCE: usize = 32;
-/// Whoever changes their profile waits so long for their rooms.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The field of the name that others see.
 pub const DISPLAY_NAME: &str = "displayname";
@@ -49,35 +34,9 @@ pub async fn set(commands: &Commands, sender: &Sender, field: &str, value: Optio
     let (by, name) = (sender.clone(), field.to_owned());
     commands.execute(sender, move |view| decide(view, &by, &name, value.as_ref())).await?;
     if matches!(field, DISPLAY_NAME | AVATAR_URL) {
-        tell_rooms(commands, sender).await?;
+        commands.let_rooms_follow(&sender.user).await;
     }
     Ok(())
-}
-
-/// Writes the sender's name and avatar into their memberships of all rooms. What takes long goes on by itself.
-async fn tell_rooms(commands: &Commands, sender: &Sender) -> Result<(), Error> {
-    let rooms = joined_rooms(&commands.parts().source.view()?, sender)?;
-    let (commands, sender) = (commands.clone(), sender.clone());
-    let telling = tokio::spawn(async move {
-        let tell = async |room: OwnedRoomId| {
-            if let Err(error) = commands.refresh_member(sender.clone(), &room).await {
-                tracing::debug!(%room, user = %sender.user, %error, "a room keeps the profile as it was");
-            }
-        };
-        futures::stream::iter(rooms).for_each_concurrent(ROOMS_AT_ONCE, tell).await;
-    });
-    // The profile itself is set, whatever becomes of the rooms.
-    tokio::time::timeout(PATIENCE, telling).await.ok();
-    Ok(())
-}
-
-fn joined_rooms(view: &View, sender: &Sender) -> Result<Vec<OwnedRoomId>, Error> {
-    let mut rooms = Vec::new();
-    for row in membership::rooms_of(view, sender.user.as_str(), Membership::Join) {
-        let room = events::room(view, row?.0)?.and_then(|room| OwnedRoomId::try_from(room.id).ok());
-        rooms.extend(room);
-    }
-    Ok(rooms)
 }
 
 fn decide(view: &View, by: &Sender, field: &str, value: Option<&Json>) -> Result<Decision<()>, Error> {

@@ -11,8 +11,8 @@ use projections::{
     },
 };
 use ruma::{
-    CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId, UInt, UserId,
-    events::StateEventType, room_version_rules::RoomVersionRules,
+    CanonicalJsonObject, MilliSecondsSinceUnixEpoch, OwnedDeviceId, OwnedEventId, OwnedRoomId, RoomId, RoomVersionId,
+    UInt, UserId, events::StateEventType, room_version_rules::RoomVersionRules,
 };
 use schemas::{
     Draft, Fact, Key, Nid, Read, Tag,
@@ -20,7 +20,7 @@ use schemas::{
 };
 
 use super::{
-    Error, Parts, Refusal, Sender,
+    Error, Parts, Refusal,
     forks::{Before, Outcome},
     lane::Tip,
     unchanged,
@@ -114,8 +114,8 @@ impl<'a> Room<'a> {
 pub struct NewEvent {
     /// What it says.
     pub prototype: Prototype,
-    /// The transaction id of the request.
-    pub transaction: Option<String>,
+    /// The sender's device and the transaction id of its request.
+    pub transaction: Option<(OwnedDeviceId, String)>,
     /// The guards of the sender.
     pub sender_reads: Vec<Read>,
     /// When it was asked for: the same however often it is decided.
@@ -165,7 +165,7 @@ impl Parents {
 ///
 /// # Errors
 /// When the rules forbid it, or it is too large.
-pub fn compose(parts: &Parts, room: &Room<'_>, tip: &Tip, sender: &Sender, event: NewEvent) -> Result<Composed, Error> {
+pub fn compose(parts: &Parts, room: &Room<'_>, tip: &Tip, sender: &UserId, event: NewEvent) -> Result<Composed, Error> {
     let Parents { ids, depth, before, in_flight } = Parents::of(room, tip)?;
     let NewEvent { prototype, transaction, sender_reads, at } = event;
     let builder = Builder { rules: room.rules, key: &parts.key };
@@ -178,7 +178,7 @@ pub fn compose(parts: &Parts, room: &Room<'_>, tip: &Tip, sender: &Sender, event
         }
     };
     let (built, seen, redacts) = over(look, |state| -> Result<_, Error> {
-        let built = builder.build(prototype, &sender.user, at, place, state)?;
+        let built = builder.build(prototype, sender, at, place, state)?;
         auth::authorise(&built.pdu, room.rules, state)?;
         let redacts = redaction::effect(&built.pdu, state, room.rules)?;
         Ok((built, visibility::of(state), redacts))
@@ -206,9 +206,8 @@ pub fn compose(parts: &Parts, room: &Room<'_>, tip: &Tip, sender: &Sender, event
     draft.facts.push(built.learned.into());
     draft.facts.extend(outcome.restated.into_iter().map(Fact::from));
     draft.facts.push(placed.into());
-    if let Some(transaction) = transaction {
-        let device = sender.device.to_string();
-        draft.facts.push(EventTransaction { event: id.to_string(), device, transaction }.into());
+    if let Some((device, transaction)) = transaction {
+        draft.facts.push(EventTransaction { event: id.to_string(), device: device.to_string(), transaction }.into());
     }
     Ok(Composed { draft, id, depth, changes_state: outcome.changes_states })
 }

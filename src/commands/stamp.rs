@@ -22,6 +22,7 @@ const MAX_WRITES: u64 = 4_096;
 pub struct Stamp {
     parts: Arc<Parts>,
     origin: Origin,
+    cause: Option<Lsn>,
     id: RecordId,
     attempt: u16,
     /// The request's, so that its log lines show what it wrote.
@@ -34,7 +35,7 @@ impl Stamp {
     pub fn new(parts: &Arc<Parts>, request: Request) -> Self {
         let id = request.id.unwrap_or_else(|| parts.random.record_id());
         let span = tracing::Span::current();
-        Self { parts: Arc::clone(parts), origin: request.origin, id, attempt: 0, span }
+        Self { parts: Arc::clone(parts), origin: request.origin, cause: request.cause, id, attempt: 0, span }
     }
 
     /// The record's id: the same in all attempts.
@@ -112,7 +113,7 @@ impl Stamp {
             at_ms,
             node: self.parts.node,
             origin: self.origin.clone(),
-            cause: None,
+            cause: self.cause,
             reads: Vec::new(),
             writes: Vec::new(),
             after: None,

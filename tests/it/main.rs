@@ -12,6 +12,7 @@ mod client;
 mod common;
 mod convergence;
 mod disk;
+mod following;
 mod forks;
 mod fuzz;
 mod health;

@@ -27,6 +27,7 @@ const CAUSED: &[&str] = &[
     "EventPlaced",
     "EventTransaction",
     "RoomForgotten",
+    "RoomsFollowed",
     "UserRegistered",
     "PasswordSet",
     "AccountDeactivated",

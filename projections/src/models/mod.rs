@@ -16,6 +16,7 @@
 //! | state | What is the state of this room, what was it before this event, or as of this Lsn? |
 //! | timeline | In which order do a room's events stand? What was there since? On what is the next one built? |
 //! | membership | Who is in this room, in which rooms is this user, how many are they, of which servers? |
+//! | following | Whose rooms have not yet followed a change of their profile, or the end of their account? |
 //! | relations | What relates to this event, and how? What is its last edit? Which threads has a room? |
 //! | receipts | How far has everybody read? What of that is new since? |
 //! | push | How many unread notifications and highlights has this user in this room? |
@@ -30,6 +31,7 @@ pub mod audit;
 pub mod devices;
 pub mod directory;
 pub mod events;
+pub mod following;
 pub mod keys;
 pub mod membership;
 pub mod profiles;
@@ -100,6 +102,7 @@ models! {
     State = state,
     Timeline = timeline,
     Membership = membership,
+    Following = following,
     Relations = relations,
     Receipts = receipts,
     Push = push,

@@ -36,7 +36,7 @@ pub use keys::{
 };
 pub use profiles::ProfileFieldSet;
 pub use receipts::{ReceiptKind, ReceiptSet};
-pub use rooms::{RoomBlocked, RoomForgotten};
+pub use rooms::{RoomBlocked, RoomForgotten, RoomsFollowed};
 pub use server::{Epoch, FormatBarrier, Genesis, IdleGap};
 pub use sessions::{SessionOpened, SessionRefreshed};
 pub use to_device::{Acknowledgement, ToDeviceAcknowledged, ToDeviceMessage, ToDeviceSent};
@@ -138,6 +138,7 @@ facts! {
 
     20 v 1 Merge RoomForgotten,
     21 v 1 Verdict RoomBlocked,
+    22 v 1 Merge RoomsFollowed,
 
     30 v 1 Verdict UserRegistered,
     31 v 1 Verdict PasswordSet,

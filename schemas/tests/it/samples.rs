@@ -119,6 +119,7 @@ fn rooms() -> Vec<(&'static str, Fact)> {
     vec![
         ("", RoomForgotten { user: ALICE.into(), room: ROOM.into() }.into()),
         ("", RoomBlocked { room: ROOM.into(), blocked: true, reason: Some("spam".into()) }.into()),
+        ("", RoomsFollowed { user: ALICE.into(), up_to: Lsn(7) }.into()),
     ]
 }
 

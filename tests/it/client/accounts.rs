@@ -86,6 +86,47 @@ async fn a_password_without_a_name_is_that_of_the_token() {
 }
 
 #[tokio::test]
+async fn whoever_deactivates_their_account_leaves_nothing_open() {
+    for erase in [false, true] {
+        let server = TestServer::start().await;
+        let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+        let profile = format!("/profile/{}/displayname", alice.user);
+        alice.put(&profile, json!({ "displayname": "Alice" })).await.ok();
+        let key = |id: &str| json!({ "key": format!("{id:0>43}"), "signatures": { alice.user.clone(): { "ed25519:D": "c2ln" } } });
+        let keys = json!({ "one_time_keys": { "signed_curve25519:A": key("A"), "signed_curve25519:B": key("B") } });
+        alice.post("/keys/upload", keys).await.ok();
+        let claim = json!({ "one_time_keys": { alice.user.clone(): { alice.device.clone(): "signed_curve25519" } } });
+        let claimed = async || bob.post("/keys/claim", claim.clone()).await.ok()["one_time_keys"].clone();
+        assert_ne!(claimed().await, json!({}));
+        let knock = json!([{ "type": "m.room.join_rules", "content": { "join_rule": "knock" } }]);
+        let [joined, invited, knocked, banned] = [
+            alice.room_with(&[&bob]).await,
+            bob.create(json!({ "invite": [alice.user] })).await,
+            bob.create(json!({ "initial_state": knock })).await,
+            bob.create(json!({ "preset": "public_chat" })).await,
+        ];
+        alice.post(&format!("/knock/{knocked}"), json!({})).await.ok();
+        alice.join(&banned).await;
+        bob.post(&format!("/rooms/{banned}/ban"), json!({ "user_id": alice.user })).await.ok();
+        let other = alice.on_device("OTHER").await;
+
+        let body = json!({ "erase": erase, "auth": alice.password_auth("password of alice") });
+        alice.post("/account/deactivate", body).await.ok();
+        for (room, membership) in [(&joined, "leave"), (&invited, "leave"), (&knocked, "leave"), (&banned, "ban")] {
+            let member = bob.get(&format!("/rooms/{room}/state/m.room.member/{}", alice.user)).await.ok();
+            assert_eq!(member, json!({ "membership": membership }));
+        }
+        assert_eq!(other.get("/account/whoami").await.error(), (401, "M_UNKNOWN_TOKEN"));
+        assert_eq!(claimed().await, json!({}));
+        let invite = bob.post(&format!("/rooms/{joined}/invite"), json!({ "user_id": alice.user })).await;
+        assert_eq!(invite.error(), (404, "M_NOT_FOUND"));
+        let shown = bob.get(&profile).await;
+        assert_eq!((erase, shown.status.as_u16()), if erase { (true, 404) } else { (false, 200) });
+        server.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_deactivated_account_is_over() {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;
