@@ -41,6 +41,8 @@ pub struct Reading<'a> {
     now_ms: u64,
     /// The room id that events are shown with.
     room_id: Option<&'a RoomId>,
+    /// Whether events are shown as servers send them to each other.
+    federated: bool,
     ignored: BTreeSet<String>,
     standing: Cell<Option<Standing>>,
     /// The event whose state before was asked for last, and that.
@@ -61,7 +63,14 @@ impl<'a> Reading<'a> {
     ) -> Result<Self, StoreError> {
         let ignored = ignored(view, user)?;
         let (standing, before) = (Cell::new(None), Cell::new(None));
-        Ok(Self { view, user, device, now_ms, room_id: None, ignored, standing, before })
+        Ok(Self { view, user, device, now_ms, room_id: None, federated: false, ignored, standing, before })
+    }
+
+    /// Shows events as servers send them to each other, with hashes, signatures and all (client-server API,
+    /// `event_format` of a filter).
+    #[must_use]
+    pub fn federated(self, federated: bool) -> Self {
+        Self { federated, ..self }
     }
 
     /// Shows events with this room's id, as everywhere but in /sync, where the section names the room.

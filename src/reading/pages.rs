@@ -99,7 +99,7 @@ impl Reading<'_> {
         if !matcher.event(&head) || !self.shows(event, &head)? || !self.is_related(&head, matcher)? {
             return Ok(None);
         }
-        let text = events::client(self.view, event)?;
+        let text = self.text(event, &head)?;
         Ok(text.filter(|text| matcher.text(text)).map(|text| (head, text)))
     }
 

@@ -90,7 +90,7 @@ impl Reading<'_> {
             count = count.saturating_sub(relations::sent_in_thread(self.view, head.room, &head.id, ignored)?);
         }
         let own = relations::sent_in_thread(self.view, head.room, &head.id, self.user.as_str())?;
-        let Some(text) = events::client(self.view, latest)? else { return Ok(()) };
+        let Some(text) = self.text(latest, &latest_head)? else { return Ok(()) };
         let whole = self.write(latest, &latest_head, text, |reading, object| {
             let mut json = String::new();
             let mut edits = ObjectWriter::new(&mut json);

@@ -205,7 +205,8 @@ mod tests {
 
         let [Fact::EventLearned(learned), Fact::EventPlaced(placed)] = live("$a:x", &json!({})) else { panic!() };
         let part = EventBodies { set: schemas::Blob(vec![1; 16]), n: 0, events: vec![learned] };
-        let staged = StagedEvents { set: part.set.clone(), count: 1, sha256: staging::checksum(&[part.clone()]) };
+        let staged =
+            StagedEvents { set: part.set.clone(), count: 1, sha256: staging::checksum(std::slice::from_ref(&part)) };
         let bodies = world.apply([part.into()]);
         let decided = world.apply_as(resting_on(ROOM), [staged.into(), placed.into()]);
 

@@ -14,7 +14,7 @@ use projections::{
 use ruma::{
     OwnedDeviceId, OwnedUserId, UInt,
     api::client::{
-        filter::FilterDefinition,
+        filter::{EventFormat, FilterDefinition},
         sync::sync_events::{DeviceLists, v3::Response},
     },
     push::Ruleset,
@@ -98,6 +98,7 @@ impl<'a> Context<'a> {
     fn new(view: &'a View, ephemeral: &'a Ephemeral, asker: &'a Asker, wanted: &'a Wanted) -> Result<Self, StoreError> {
         let ephemeral_since = wanted.since.as_ref().map_or(0, |since| since.ephemeral_in(ephemeral.boot()));
         let reading = Reading::new(view, &asker.user, Some(&asker.device), asker.now_ms)?;
+        let reading = reading.federated(wanted.filter.event_format == EventFormat::Federation);
         let fields = Fields::read(wanted.filter.event_fields.as_deref().unwrap_or_default());
         let rules = push_rules::changed(view, asker.user.as_str())?;
         Ok(Self { view, ephemeral, ephemeral_since, asker, wanted, fields, reading, rules })

@@ -33,6 +33,28 @@ async fn fields_of_events_are_chosen() {
     server.finish().await;
 }
 
+#[tokio::test]
+async fn events_are_shown_as_servers_send_them() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    let kept = alice.say(&room, "hello").await;
+    let redacted = alice.say(&room, "forget this").await;
+    alice.put(&format!("/rooms/{room}/redact/{redacted}/1"), json!({})).await.ok();
+    let filter = json!({ "event_format": "federation", "room": { "timeline": { "limit": 3 } } });
+    let sync = filtered(&alice, &filter).await;
+    let events = sync["rooms"]["join"][&room]["timeline"]["events"].as_array().unwrap().clone();
+    assert!(events.iter().all(|event| event["hashes"]["sha256"].is_string() && event["depth"].is_u64()));
+    assert!(
+        events.iter().all(|event| event["signatures"]["test.example"].is_object() && event["event_id"].is_string())
+    );
+    assert_eq!(events[1]["prev_events"], json!([kept]));
+    let shown = |n: usize| (&events[n]["content"]["body"], &events[n]["unsigned"]["age"]);
+    assert!(matches!(shown(0), (Value::String(body), Value::Number(_)) if body == "hello"), "{}", events[0]);
+    assert!(matches!(shown(1), (Value::Null, Value::Number(_))), "{}", events[1]);
+    server.finish().await;
+}
+
 async fn relate(client: &Client, room: &str, rel_type: &str, to: &str) -> String {
     let relates = json!({ "rel_type": rel_type, "event_id": to });
     client
