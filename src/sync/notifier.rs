@@ -51,7 +51,9 @@ struct Active {
     /// Marks are complete from this position on.
     from: Mark,
     rooms: HashSet<Nid>,
-    /// Their rooms may have changed.
+    /// The record as of which these are their rooms; zero before they were looked up.
+    rooms_at: Lsn,
+    /// Their rooms may have changed since.
     stale: bool,
     used: Instant,
 }
@@ -95,16 +97,16 @@ impl Notifier {
     /// # Errors
     /// When the store fails.
     pub fn watch(&self, user: &UserId) -> Result<Watch, StoreError> {
-        {
+        let rooms_at = {
             let mut state = self.state();
             if let Some(watch) = state.known(user) {
                 return Ok(watch);
             }
-            state.begin(user);
-        }
+            state.begin(user)
+        };
         let view = self.source.view()?;
-        let rooms = joined(&view, user.as_str())?;
-        Ok(self.state().fill(user, view.lsn(), rooms))
+        let changes = changes(&view, user.as_str(), rooms_at)?;
+        Ok(self.state().fill(user, view.lsn(), changes))
     }
 
     /// Wakes those whom a commit concerns.
@@ -182,12 +184,30 @@ fn joined(view: &View, user: &str) -> Result<Vec<Nid>, StoreError> {
     membership::rooms_of(view, user, Membership::Join).map(|room| Ok(room?.0)).collect()
 }
 
+/// The rooms that a user has come into since a record, and those that they have left: true and false.
+fn changes(view: &View, user: &str, since: Lsn) -> Result<Vec<(Nid, bool)>, StoreError> {
+    if since == Lsn::ZERO {
+        return Ok(joined(view, user)?.into_iter().map(|room| (room, true)).collect());
+    }
+    let changes = membership::changes_since(view, user, since);
+    changes.map(|change| change.map(|(_, room, change)| (room, change.to == Some(Membership::Join)))).collect()
+}
+
 impl Active {
     fn raise(&self, mark: Mark) {
         self.mark.send_if_modified(|last| {
             let next = Mark { lsn: last.lsn.max(mark.lsn), ephemeral: last.ephemeral.max(mark.ephemeral) };
             std::mem::replace(last, next) != next
         });
+    }
+}
+
+fn leave(rooms: &mut HashMap<Nid, HashSet<OwnedUserId>>, room: Nid, user: &UserId) {
+    if let Some(users) = rooms.get_mut(&room) {
+        users.remove(user);
+        if users.is_empty() {
+            rooms.remove(&room);
+        }
     }
 }
 
@@ -198,22 +218,24 @@ impl State {
         Some(Watch { receiver: active.mark.subscribe(), from: active.from })
     }
 
-    /// From here on nothing that touches the user is missed; their rooms are still to be found out.
-    fn begin(&mut self, user: &UserId) {
+    /// From here on nothing that touches the user is missed; how their rooms changed since a record is still to be found
+    /// out.
+    fn begin(&mut self, user: &UserId) -> Lsn {
         let from = Mark { lsn: Lsn::MAX, ephemeral: Position::MAX };
         let active = self.users.entry(user.to_owned()).or_insert_with(|| Active {
             mark: watch::channel(Mark::default()).0,
             from,
             rooms: HashSet::new(),
+            rooms_at: Lsn::ZERO,
             stale: true,
             used: Instant::now(),
         });
         active.stale = false;
         active.from = from;
+        active.rooms_at
     }
 
-    fn fill(&mut self, user: &UserId, lsn: Lsn, rooms: Vec<Nid>) -> Watch {
-        let rooms: HashSet<Nid> = rooms.into_iter().collect();
+    fn fill(&mut self, user: &UserId, lsn: Lsn, changes: Vec<(Nid, bool)>) -> Watch {
         // What was touched between the view and now may have missed rooms that were not known yet.
         let from = Mark { lsn: lsn.max(self.last.lsn), ephemeral: self.last.ephemeral };
         let Some(active) = self.users.get_mut(user) else {
@@ -222,29 +244,27 @@ impl State {
         };
         active.from = from;
         let watch = Watch { receiver: active.mark.subscribe(), from: active.from };
-        let before = std::mem::replace(&mut active.rooms, rooms.clone());
-        for room in before.difference(&rooms) {
-            self.leave(*room, user);
+        if active.rooms_at >= lsn {
+            // Another sync of theirs has looked later, and come first.
+            return watch;
         }
-        for room in rooms {
-            self.rooms.entry(room).or_default().insert(user.to_owned());
-        }
-        watch
-    }
-
-    fn leave(&mut self, room: Nid, user: &UserId) {
-        if let Some(users) = self.rooms.get_mut(&room) {
-            users.remove(user);
-            if users.is_empty() {
-                self.rooms.remove(&room);
+        active.rooms_at = lsn;
+        for (room, is_in) in changes {
+            if is_in {
+                active.rooms.insert(room);
+                self.rooms.entry(room).or_default().insert(user.to_owned());
+            } else {
+                active.rooms.remove(&room);
+                leave(&mut self.rooms, room, user);
             }
         }
+        watch
     }
 
     fn forget(&mut self, user: &UserId) {
         if let Some(active) = self.users.remove(user) {
             for room in active.rooms {
-                self.leave(room, user);
+                leave(&mut self.rooms, room, user);
             }
         }
     }

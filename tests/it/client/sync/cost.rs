@@ -6,11 +6,16 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use everfold::sync::v3::{self, Asker, Wanted};
+use everfold::sync::{
+    Notifier,
+    v3::{self, Asker, Wanted},
+};
 use projections::{
-    Cursor, Frozen, Generations, StoreError, View,
+    Applied, Cost, Cursor, Frozen, Generations, Source, StoreError, Touched, View,
+    models::events,
     read::{Range, Read, Rows, Table},
 };
+use serde_json::json;
 
 use crate::common::{Client, TestServer};
 
@@ -66,6 +71,18 @@ impl Frozen for Counting {
 
     fn generations(&self) -> &Generations {
         self.view.generations()
+    }
+}
+
+/// Views that count.
+struct CountingSource {
+    source: Arc<dyn Source>,
+    reads: Arc<Mutex<Reads>>,
+}
+
+impl Source for CountingSource {
+    fn view(&self) -> Result<View, StoreError> {
+        Ok(View::new(Arc::new(Counting { view: self.source.view()?, reads: Arc::clone(&self.reads) })))
     }
 }
 
@@ -125,5 +142,41 @@ async fn a_room_costs_a_sync_few_reads_and_one_without_news_none() {
     assert_eq!(joined, 5);
     let incremental = five - one;
     assert_eq!(incremental.totals(), (4 * 13, 4 * 2), "{incremental:#?}");
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn who_waits_again_has_their_rooms_looked_up_no_second_time() {
+    let server = TestServer::start().await;
+    let alice = server.user("alice").await;
+    let rooms = [alice.create(json!({})).await, alice.create(json!({})).await];
+    let reads = Arc::new(Mutex::new(Reads::default()));
+    let source: Arc<dyn Source> = Arc::clone(&server.app().source);
+    let notifier = Notifier::new(Arc::new(CountingSource { source, reads: Arc::clone(&reads) }));
+    let user = alice.user.as_str().try_into().unwrap();
+    let touch = |touched: Touched| {
+        let cursor = server.app().view().unwrap().cursor().clone();
+        notifier.applied(&Applied { cursor, voids: Vec::new(), touched, records: 1, cost: Cost::default() });
+    };
+    let touched_user = || Touched { users: [alice.user.clone()].into(), ..Touched::default() };
+    let nid = |room: &str| events::room_nid(&server.app().view().unwrap(), room).unwrap().unwrap();
+
+    drop(notifier.watch(user).unwrap());
+    let [first, second] = [nid(&rooms[0]), nid(&rooms[1])];
+    alice.leave(&rooms[1]).await;
+    let third = nid(&alice.create(json!({})).await);
+    touch(touched_user());
+    let mut watch = notifier.watch(user).unwrap();
+    let scans = reads.lock().unwrap().scans.clone();
+    assert_eq!(scans, [("membership table 2".to_owned(), 1), ("membership table 7".to_owned(), 1)].into());
+
+    for (room, wakes) in [(first, true), (second, false), (third, true)] {
+        // So that there is a later position to wake up with.
+        alice.set(&rooms[0], "m.room.topic", "", json!({ "topic": format!("{room:?}") })).await;
+        touch(Touched { rooms: [room].into(), ..Touched::default() });
+        assert_eq!(futures::FutureExt::now_or_never(watch.changed()).is_some(), wakes, "{room:?}");
+    }
+    // They hold on to the read models.
+    drop((watch, notifier));
     server.finish().await;
 }
