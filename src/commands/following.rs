@@ -53,10 +53,12 @@ impl Commands {
     /// When the store fails, or the log can't be written.
     pub async fn let_all_rooms_follow(&self) -> Result<(), Error> {
         let behind = following::all(&self.parts().source.view()?).collect::<Result<Vec<_>, _>>()?;
+        let mut all = Ok(());
         for user in behind.iter().filter_map(|user| <&UserId>::try_from(user.as_str()).ok()) {
-            self.follow(user).await?;
+            // What keeps the rooms of one user from following need not keep those of others.
+            all = all.and(self.follow(user).await);
         }
-        Ok(())
+        all
     }
 
     async fn follow(&self, user: &UserId) -> Result<(), Error> {
