@@ -221,6 +221,7 @@ async fn a_change_of_state_is_voided_by_another_and_by_nothing_else() {
     assert_eq!(nodes.void(before), 0);
     assert_eq!(ends(&nodes.first, &nodes.room).len(), 2, "both stand, beside each other");
 
+    let alice = nodes.on_second(&alice).await;
     let before = nodes.tail();
     nodes.log.hold_next(1);
     let (set_again, name) = tokio::join!(topic("two"), async {
