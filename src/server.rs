@@ -34,6 +34,9 @@ use crate::{
 /// This node's number among those on one log.
 const NODE: u32 = 0;
 
+/// What stands between the read models and whoever looks at them.
+pub type Lens = Arc<dyn Fn(Arc<dyn Source>) -> Arc<dyn Source> + Send + Sync>;
+
 /// What the world brings to a server, which tests replace.
 #[derive(Clone)]
 pub struct World {
@@ -43,11 +46,13 @@ pub struct World {
     pub random: Arc<dyn Random>,
     /// A log that is open already; none opens the one that the settings name.
     pub log: Option<Arc<dyn Log>>,
+    /// None shows the read models as they are.
+    pub lens: Option<Lens>,
 }
 
 impl Default for World {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock::default()), random: Arc::new(SystemRandom), log: None }
+        Self { clock: Arc::new(SystemClock::default()), random: Arc::new(SystemRandom), log: None, lens: None }
     }
 }
 
@@ -108,13 +113,16 @@ impl Server {
             Some(replayed) => open_replay(&mut config, &mut world, replayed).await?,
             None => open(&config, &world, &metrics).await?,
         };
-        let World { clock, random, .. } = world;
+        let World { clock, random, lens, .. } = world;
+        let store = Arc::clone(source.store());
+        let source: Arc<dyn Source> = source;
+        let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
         let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&clock), random.alphanumeric(8)));
         let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
-        let notifier = notifier(Arc::clone(&source) as Arc<dyn Source>, &progress, &ephemeral);
+        let notifier = notifier(Arc::clone(&source), &progress, &ephemeral);
         let commands = Commands::new(commands::Parts {
             log: Arc::clone(&log),
-            source: Arc::clone(&source) as Arc<dyn Source>,
+            source: Arc::clone(&source),
             progress: Arc::clone(&progress),
             clock: Arc::clone(&clock),
             random: Arc::clone(&random),
@@ -126,7 +134,7 @@ impl Server {
         let (listeners, addresses) = bind(&config).await?;
         let stop = CancellationToken::new();
         let syncs = Syncs {
-            source: Arc::clone(&source) as Arc<dyn Source>,
+            source: Arc::clone(&source),
             progress: Arc::clone(&progress),
             ephemeral: Arc::clone(&ephemeral),
             notifier: Arc::clone(&notifier),
@@ -148,7 +156,7 @@ impl Server {
             clock,
             random,
             metrics,
-            store: Arc::clone(source.store()),
+            store,
             source,
             progress,
             commands,

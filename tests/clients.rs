@@ -16,6 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[expect(clippy::unwrap_used, reason = "a test that can't go on says so by panicking")]
+#[path = "it/common/replay.rs"]
+mod replay;
+
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -42,7 +46,8 @@ fn nio_and_the_js_sdk_read_each_other() -> Result<()> {
     let server = Server::start()?;
     let (nio, js_sdk) = (Client::nio()?, Client::js_sdk()?);
     meet(&server, ("nora", &nio), ("jill", &js_sdk))?;
-    meet(&server, ("jack", &js_sdk), ("nick", &nio))
+    meet(&server, ("jack", &js_sdk), ("nick", &nio))?;
+    server.finish()
 }
 
 /// Two people talk, the server is killed and started again, and they go on.
@@ -53,7 +58,8 @@ fn conversation(client: &Client) -> Result<()> {
     script.wait_for("READY FOR RESTART")?;
     server.kill_and_restart()?;
     script.go_on()?;
-    script.finish()
+    script.finish()?;
+    server.finish()
 }
 
 /// The host makes an encrypted room and invites the guest; each must decrypt what the other says.
@@ -220,6 +226,17 @@ impl Server {
         let (process, url) = Self::spawn(self.data.path(), &self.logs, &address)?;
         ensure!(url == self.url, "the server came back at {url}, not at {}", self.url);
         self.process = process;
+        Ok(())
+    }
+
+    /// Ends it: whatever the clients did, folding its log again gives the same read models.
+    fn finish(mut self) -> Result<()> {
+        let pid = self.process.child.id().to_string();
+        ensure!(Command::new("kill").args(["-s", "TERM", &pid]).status()?.success(), "the server has ended by itself");
+        let status = self.process.child.wait()?;
+        ensure!(status.success(), "the server ended with {status}\n{}", tail(&self.process.log));
+        let data = self.data.path().join("data");
+        replay::check(&data.join("log"), &data.join("read-models"));
         Ok(())
     }
 

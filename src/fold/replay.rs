@@ -150,7 +150,7 @@ pub fn open_replay(
 
 #[cfg(test)]
 mod tests {
-    use projections::{View, digest};
+    use projections::{Generation, Model, View, digest};
     use tempfile::TempDir;
 
     use super::*;
@@ -202,6 +202,16 @@ mod tests {
         let replayed = Replayed { lsn: Lsn(3), ..Replayed::find(&into).unwrap().unwrap() };
         let opened = open_replay(&into, &replayed, StoreOptions::default());
         assert!(matches!(opened, Err(ReplayError::Unfinished(_))));
+        let replayed = Replayed { lsn: Lsn(2), ..replayed };
+        let store = Store::open(&into.join(READ_MODELS), StoreOptions::default()).unwrap();
+        let mut generations = store.generations().unwrap();
+        let older = Generation { version: 0, ..generations.of(Model::Push).unwrap().clone() };
+        store.create_family(&older.family()).unwrap();
+        generations.set(Model::Push, older);
+        store.commit(rocksdb::WriteBatch::default(), None, Some(&generations)).unwrap();
+        drop(store);
+        let opened = open_replay(&into, &replayed, StoreOptions::default());
+        assert!(matches!(opened, Err(ReplayError::OtherVersion(folder)) if folder == into));
         std::fs::write(into.join(MARKER), "{").unwrap();
         assert!(matches!(Replayed::find(&into), Err(ReplayError::Marker { .. })));
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Lines, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
@@ -10,7 +10,7 @@ use everfold::config::Sources;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::common::Client;
+use crate::common::{Client, replay};
 
 pub fn everfold(data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_everfold"));
@@ -40,6 +40,7 @@ pub fn printed(output: &Output) -> Vec<Value> {
 /// A server in a process of its own.
 pub struct Served {
     child: Child,
+    data: PathBuf,
     pub url: String,
     /// What it says first, after where it is.
     pub greeting: String,
@@ -58,13 +59,21 @@ impl Served {
         let mut lines = stdout.by_ref().map(Result::unwrap);
         let url = lines.next().and_then(|line| line.strip_prefix("listening on ").map(ToOwned::to_owned));
         let url = url.expect("a line that says where it listens");
-        Self { child, url, greeting: lines.take(2).collect(), _stdout: Some(stdout) }
+        let data =
+            command.get_args().skip_while(|argument| *argument != "--data").nth(1).expect("a data folder").into();
+        Self { child, data, url, greeting: lines.take(2).collect(), _stdout: Some(stdout) }
     }
 
+    /// Ends it. If it could end well, whatever it did, folding its log again gives the same read models.
     pub fn signal(mut self, name: &str) -> Option<i32> {
         let killed = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(killed.success());
-        self.child.wait().unwrap().code()
+        let code = self.child.wait().unwrap().code();
+        // A replay has no log.
+        if code == Some(0) && self.data.join("log").exists() {
+            replay::check(&self.data.join("log"), &self.data.join("read-models"));
+        }
+        code
     }
 }
 
@@ -186,7 +195,8 @@ async fn a_server_goes_on_when_nobody_reads_what_it_says() {
         for _ in 0..3 {
             client.get("/_matrix/client/versions").await.ok();
         }
-        let served = Served { child, url: String::new(), greeting: String::new(), _stdout: None };
+        let served =
+            Served { child, data: data.path().to_owned(), url: String::new(), greeting: String::new(), _stdout: None };
         assert_eq!(served.signal("TERM"), Some(0));
     }
 }

@@ -1,10 +1,13 @@
-//! The invariants of ARCHITECTURE.md, a test for each, named like it. That read models ahead of their log refuse to
-//! start is in `start.rs`; that replay equals live whatever the batch sizes, in `workload.rs`.
+//! The invariants of ARCHITECTURE.md, a test for each, named like it; the last one's are in `start.rs`.
 
 use std::collections::BTreeSet;
 
-use everfold::{commands::Decision, log::LogReader};
+use everfold::{
+    commands::Decision,
+    log::{EmbeddedLog, LogReader},
+};
 use futures::future::join_all;
+use http::Method;
 use projections::{
     Model, Position, View,
     models::{admission, events, timeline},
@@ -16,7 +19,11 @@ use schemas::{
 };
 use serde_json::{Value, json};
 
-use crate::common::{Client, HeldLog, TestServer};
+use crate::common::{
+    Client, HeldLog, Reply, SigningKey, TestServer,
+    remote::{Remote, message},
+    replay,
+};
 
 async fn joined(client: &Client) -> usize {
     client.get("/joined_rooms").await.ok()["joined_rooms"].as_array().unwrap().len()
@@ -239,8 +246,155 @@ async fn read_your_writes() {
     server.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
+async fn pure_fold() {
+    const EVE: &str = "@eve:e.example";
+    let (server, clock) = TestServer::with_clock(&[]).await;
+    let (alice, bob) = (server.user("alice").await, server.user("bob").await);
+    let room = alice.room_with(&[&bob]).await;
+    let mut eve = Remote::joined(&server, &room, EVE).await;
+    for n in 0..4_u64 {
+        // Pauses, forks, void records, and what merges.
+        clock.advance(std::time::Duration::from_secs(n * 1_000));
+        alice.say(&room, &n.to_string()).await;
+        let said = eve.send(EVE, message("unseen"));
+        eve.deliver(&server, &said).await;
+        let set = |who: &Client| {
+            let (who, path) = (who.clone(), format!("/user/{}/account_data/org.example", who.user));
+            async move { who.put(&path, json!({ "n": n })).await.ok() }
+        };
+        futures::join!(set(&alice), set(&alice), set(&bob), set(&bob));
+    }
+    let again = server.app().reader.read(Lsn(3), 1, usize::MAX).unwrap().remove(0);
+    let receipt = server.app().commands.parts().log.append(vec![again.bytes.to_vec().into()]).remove(0);
+    receipt.await.unwrap().unwrap();
+    alice.say(&room, "the end").await;
+    let server = server.restart_after(|config| {
+        let log = EmbeddedLog::open_read_only(&config.log_folder()).unwrap();
+        let live = replay::digest_of(&config.read_models_folder());
+        for most in [1, 2, 5, usize::MAX] {
+            assert_eq!(replay::fold_from_zero(&log, &mut |_| most), live, "in batches of {most}");
+        }
+        let folder = tempfile::TempDir::new().unwrap();
+        for until in 1..=log.tail().0 {
+            // Opened and closed for each record.
+            replay::fold(folder.path(), &log, Lsn(until), &mut |_| 1);
+        }
+        assert_eq!(replay::digest_of(folder.path()), live, "with a restart after each record");
+    });
+    server.await.unwrap().finish().await;
+}
+
+/// What is asked of a server whose read models change in the midst of the answer.
+fn questions(
+    alice: &Client,
+    bob: &Client,
+    room: &str,
+    event: &str,
+    [since, until]: [&str; 2],
+) -> Vec<(Method, String, Value)> {
+    let (me, he, at) = (&alice.user, &bob.user, format!("/rooms/{room}"));
+    let unbound = format!("/_matrix/client/v1{at}");
+    let get = [
+        "/sync".to_owned(),
+        format!("/sync?timeout=0&since={since}"),
+        format!("/sync?timeout=0&full_state=true&since={since}"),
+        "/joined_rooms".into(),
+        format!("{at}/state"),
+        format!("{at}/state/m.room.name"),
+        format!("{at}/members"),
+        format!("{at}/joined_members"),
+        format!("{at}/messages?dir=b&limit=50"),
+        format!("{at}/context/{event}?limit=50"),
+        format!("{at}/event/{event}"),
+        format!("{at}/aliases"),
+        format!("{unbound}/relations/{event}"),
+        format!("{unbound}/threads"),
+        format!("/_matrix/client/v1/room_summary/{room}"),
+        format!("/directory/list/room/{room}"),
+        "/directory/room/%23new:test.example".into(),
+        "/publicRooms".into(),
+        format!("/profile/{he}"),
+        "/devices".into(),
+        format!("/user/{me}/account_data/org.example"),
+        format!("/user/{me}{at}/account_data/org.example"),
+        format!("/user/{me}{at}/tags"),
+        "/pushrules/".into(),
+        format!("/keys/changes?from={since}&to={until}"),
+        "/_synapse/admin/v2/users".into(),
+    ];
+    let get = get.map(|path| (Method::GET, path, json!({})));
+    let post = [
+        ("/publicRooms", json!({ "filter": { "generic_search_term": "new" } })),
+        ("/keys/query", json!({ "device_keys": { he.clone(): [] } })),
+        ("/user_directory/search", json!({ "search_term": "bob" })),
+    ];
+    get.into_iter().chain(post.map(|(path, body)| (Method::POST, path.to_owned(), body))).collect()
+}
+
+/// Changes whatever they show.
+async fn change(server: &TestServer, alice: &Client, bob: &Client, room: &str, event: &str) {
+    bob.join(room).await;
+    alice.set(room, "m.room.name", "", json!({ "name": "new" })).await;
+    alice.set(room, "m.room.topic", "", json!({ "topic": "new" })).await;
+    alice.put("/directory/room/%23new:test.example", json!({ "room_id": room })).await.ok();
+    alice.put(&format!("/directory/list/room/{room}"), json!({ "visibility": "public" })).await.ok();
+    for relation in
+        [json!({ "rel_type": "m.thread", "event_id": event }), json!({ "rel_type": "m.replace", "event_id": event })]
+    {
+        let new = json!({ "msgtype": "m.text", "body": "new" });
+        let content = json!({ "msgtype": "m.text", "body": "* new", "m.new_content": new, "m.relates_to": relation });
+        alice.send(room, "m.room.message", content).await;
+    }
+    let read = format!("/rooms/{room}/receipt/m.read/{event}");
+    bob.post(&read, json!({})).await.ok();
+    bob.say(room, &format!("new for {}", alice.user)).await;
+    bob.put(&format!("/profile/{}/displayname", bob.user), json!({ "displayname": "new bob" })).await.ok();
+    bob.post("/keys/upload", json!({ "device_keys": SigningKey::of_device(&bob.device).device_keys(bob) })).await.ok();
+    let master = SigningKey::of_user().cross_signing_key(&bob.user, "master");
+    bob.post("/keys/device_signing/upload", json!({ "master_key": master })).await.ok();
+    alice.put(&format!("/devices/{}", alice.device), json!({ "display_name": "new" })).await.ok();
+    let own = format!("/user/{}", alice.user);
+    alice.put(&format!("{own}/account_data/org.example"), json!({ "n": "new" })).await.ok();
+    alice.put(&format!("{own}/rooms/{room}/account_data/org.example"), json!({ "n": "new" })).await.ok();
+    alice.put(&format!("{own}/rooms/{room}/tags/u.new"), json!({ "order": 0.5 })).await.ok();
+    alice.put("/pushrules/global/content/new", json!({ "pattern": "new", "actions": ["notify"] })).await.ok();
+    alice.create(json!({ "name": "another", "preset": "public_chat", "visibility": "public" })).await;
+    server.user("carol").await;
+}
+
+/// Whenever the read models change while a response is made, it is the one of before or the one of after.
+#[tokio::test]
 async fn one_response_one_view() {
+    let (server, views) = TestServer::with_views().await;
+    let (alice, bob) = (server.admin("alice").await, server.user("bob").await);
+    let room = alice.create(json!({ "preset": "public_chat", "name": "old" })).await;
+    let event = alice.say(&room, "old").await;
+    let token = async || alice.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+    let (since, before) = (token().await, server.app().view().unwrap());
+    change(&server, &alice, &bob, &room, &event).await;
+    let (until, after) = (token().await, server.app().view().unwrap());
+    for (method, path, body) in questions(&alice, &bob, &room, &event, [&since, &until]) {
+        let ask = async |looks: usize| {
+            views.choose(&before, looks, &after);
+            let request = alice.request(method.clone(), &path);
+            let reply = Reply::of(if method == Method::GET { request } else { request.json(&body) }).await;
+            assert!(!reply.status.is_server_error(), "{path}: {}", reply.text);
+            ((reply.status, reply.json), views.end())
+        };
+        let ((old, looks), (new, _)) = (ask(usize::MAX).await, ask(0).await);
+        assert_ne!(old, new, "{method} {path} shows nothing of what has changed");
+        for shift in 1..looks {
+            let (shown, _) = ask(shift).await;
+            assert!(shown == old || shown == new, "{method} {path} shows two views: {shown:#?}\n{old:#?}\n{new:#?}");
+        }
+    }
+    drop((before, after));
+    server.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rooms_are_shown_whole_while_tables_are_swapped() {
     let server = TestServer::start().await;
     let alice = server.user("alice").await;
     let create = async {

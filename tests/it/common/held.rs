@@ -6,7 +6,7 @@ use std::sync::{
 use bytes::Bytes;
 use everfold::log::{AppendError, EmbeddedLog, EntryStream, Log, LogReader, Note, ReadError, Receipt};
 use projections::Entry;
-use schemas::Lsn;
+use schemas::{Header, Key, Lsn, Record, RecordId};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 /// A call that is held back: its records, and who waits for them.
@@ -17,6 +17,7 @@ type Senders = Vec<oneshot::Sender<Result<Lsn, AppendError>>>;
 pub struct HeldLog {
     inner: Arc<EmbeddedLog>,
     full: AtomicBool,
+    contended: Mutex<Vec<Key>>,
     hold: Mutex<Hold>,
     arrived: Semaphore,
     /// The records of each call.
@@ -48,6 +49,7 @@ impl HeldLog {
         Arc::new(Self {
             inner: Arc::new(inner),
             full: AtomicBool::new(false),
+            contended: Mutex::default(),
             hold: Mutex::default(),
             arrived: Semaphore::new(0),
             calls: Mutex::default(),
@@ -59,6 +61,22 @@ impl HeldLog {
     /// Refuses appends, as on a full disk, or takes them again.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// Before each call from here on, another node's record writes these keys.
+    pub fn contend(&self, keys: &[Key]) {
+        *self.contended.lock().unwrap() = keys.to_vec();
+    }
+
+    fn append_contended(&self, records: Vec<Bytes>) -> Vec<Receipt> {
+        let writes = self.contended.lock().unwrap().clone();
+        if !writes.is_empty() {
+            let ours = Record::decode(records.last().unwrap()).unwrap().header;
+            let header = Header { id: RecordId(rand::random()), writes, reads: Vec::new(), after: None, ..ours };
+            let foreign = Record { header, facts: Vec::new() }.encode().unwrap();
+            drop(self.inner.append(vec![foreign.into()]));
+        }
+        self.inner.append(records)
     }
 
     /// Holds back the next calls.
@@ -152,7 +170,7 @@ impl Log for HeldLog {
         let through = hold.through > 0 || hold.calls == 0;
         hold.through = hold.through.saturating_sub(1);
         if !self.full.load(Ordering::SeqCst) && through {
-            return self.inner.append(records);
+            return self.append_contended(records);
         }
         let (senders, receipts): (Senders, Vec<Receipt>) = records.iter().map(|_| oneshot::channel()).unzip();
         if self.full.load(Ordering::SeqCst) {

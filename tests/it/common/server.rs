@@ -10,11 +10,11 @@ use everfold::{
     server::{Server, StartError, World},
 };
 use projections::{Cursor, Model, View};
-use schemas::{Draft, Fact, Origin};
+use schemas::{Draft, Fact, Key, Origin};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Client, replay};
+use super::{Client, Shifting, replay};
 
 /// A server on a folder of its own, which goes with it.
 pub struct TestServer {
@@ -34,16 +34,36 @@ impl TestServer {
     pub async fn with(settings: &[(&'static str, &str)]) -> Self {
         let (clock, random): (Arc<dyn Clock>, Arc<dyn Random>) =
             (Arc::new(SystemClock::default()), Arc::new(SystemRandom));
-        Self::in_world(World { clock, random, log: None }, settings).await
+        Self::in_world(World { clock, random, ..World::default() }, settings).await
     }
 
     /// With a log that goes through the test's hands.
     pub async fn with_log<L: Log>(wrap: impl FnOnce(EmbeddedLog) -> Arc<L>) -> (Self, Arc<L>) {
+        Self::with_log_of(EmbeddedOptions::default(), &[], wrap).await
+    }
+
+    /// The same with a log and settings that are not the usual.
+    pub async fn with_log_of<L: Log>(
+        options: EmbeddedOptions,
+        settings: &[(&'static str, &str)],
+        wrap: impl FnOnce(EmbeddedLog) -> Arc<L>,
+    ) -> (Self, Arc<L>) {
         let folder = TempDir::new().unwrap();
-        let log = EmbeddedLog::create_or_open(&folder.path().join("log"), EmbeddedOptions::default()).unwrap();
-        let log = wrap(log);
+        let log = wrap(EmbeddedLog::create_or_open(&folder.path().join("log"), options).unwrap());
         let world = World { log: Some(Arc::clone(&log) as Arc<dyn Log>), ..World::default() };
-        (Self::in_folder(folder, world, &[]).await, log)
+        (Self::in_folder(folder, world, settings).await, log)
+    }
+
+    /// With views that the test may choose, and a clock that stands still.
+    pub async fn with_views() -> (Self, Arc<Shifting>) {
+        let views = Arc::new(Shifting::default());
+        let over = Arc::clone(&views);
+        let world = World {
+            clock: Arc::new(SimulatedClock::at(1_700_000_000_000)),
+            lens: Some(Arc::new(move |source| Arc::clone(&over).over(source))),
+            ..World::default()
+        };
+        (Self::in_world(world, &[("presence.enabled", "off")]).await, views)
     }
 
     /// Another node of this server, on the same log, with read models of its own. It is stopped before this one.
@@ -62,7 +82,7 @@ impl TestServer {
     pub async fn with_clock(settings: &[(&'static str, &str)]) -> (Self, Arc<SimulatedClock>) {
         let clock = Arc::new(SimulatedClock::at(1_700_000_000_000));
         let random = Arc::new(SimulatedRandom::seeded(1));
-        let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, random, log: None };
+        let world = World { clock: Arc::clone(&clock) as Arc<dyn Clock>, random, ..World::default() };
         (Self::in_world(world, settings).await, clock)
     }
 
@@ -141,7 +161,12 @@ impl TestServer {
 
     /// Records facts as the server itself, without asking whether they are allowed.
     pub async fn record(&self, facts: impl IntoIterator<Item = Fact>) {
-        let draft = Draft { facts: facts.into_iter().collect(), ..Draft::default() };
+        self.record_writing(&[], facts).await;
+    }
+
+    /// Records facts as the server itself, in a record that writes some keys.
+    pub async fn record_writing(&self, keys: &[Key], facts: impl IntoIterator<Item = Fact>) {
+        let draft = Draft { writes: keys.to_vec(), facts: facts.into_iter().collect(), ..Draft::default() };
         let decide = move |_: &View| Ok(Decision::append_then(draft.clone(), ()));
         self.app().commands.execute(Origin::Server, decide).await.unwrap();
     }
