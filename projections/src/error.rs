@@ -61,9 +61,7 @@ pub enum FoldError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A record or fact doesn't decode.
-    #[error(
-        "record {lsn} can't be folded: {source}; a newer Everfold may know more, else see `everfold log amend --help`"
-    )]
+    #[error("record {lsn} can't be folded: {source}; see `everfold log amend --help`")]
     Record {
         /// Which record.
         lsn: Lsn,

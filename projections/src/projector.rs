@@ -364,10 +364,11 @@ mod tests {
             let facts = vec![schemas::RawFact { number, version, body: Blob(body.to_vec()) }];
             Record { facts, ..plain.clone() }.encode().unwrap()
         };
-        let unknown = "is unknown to this build; a newer Everfold wrote it";
+        let help = "; see `everfold log amend --help`";
+        let unknown = format!("is unknown to this build; a newer Everfold wrote it{help}");
         assert_eq!(refusal(with(9_999, 1, b"")), format!("record 3 can't be folded: fact 9999 version 1 {unknown}"));
         assert_eq!(refusal(with(1, 200, b"")), format!("record 3 can't be folded: fact 1 version 200 {unknown}"));
-        assert_eq!(refusal(with(20, 1, b"\x09")), "record 3 can't be folded: the bytes are truncated");
+        assert_eq!(refusal(with(20, 1, b"\x09")), format!("record 3 can't be folded: the bytes are truncated{help}"));
         let mut newer = plain.encode().unwrap();
         newer[4] = FORMAT + 1;
         assert_eq!(refusal(newer), format!("record 3 can't be folded: record format 2 {unknown}"));
