@@ -17,12 +17,13 @@ use crate::setup::Env;
 pub enum Scenario {
     /// All of them
     All,
+    /// From the sending of a message to another member's waiting /sync. It comes before what leaves servers with work of
+    /// their own
+    Delivery,
     /// Messages by many senders, each to rooms of their own
     SendMany,
     /// Messages by many senders to one room, and by one alone
     SendHot,
-    /// From the sending of a message to another member's waiting /sync
-    Delivery,
     /// createRoom
     CreateRoom,
     /// Many joins to one new room
