@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use everfold::commands::{Request, Sender, events::By};
 use futures::future::join_all;
 use projections::models::accounts;
+use ruma::RoomId;
+use schemas::RecordId;
 use serde_json::{Value, json};
 
 use crate::common::{Client, Reply, TestServer};
@@ -150,5 +153,32 @@ async fn a_door_that_closes_lets_in_those_who_were_first() {
         let joined = guest.get("/joined_rooms").await.ok();
         assert_eq!(joined["joined_rooms"].as_array().unwrap().len(), usize::from(reply.status == 200));
     }
+    server.finish().await;
+}
+
+/// A request that is sent again while the first is on its way, and messages after it: nothing may be built on the event
+/// of the second, which never comes to be.
+#[tokio::test]
+async fn what_follows_a_message_that_was_sent_twice_stands() {
+    // Long syncs, so that all of it is on its way at once.
+    let server = TestServer::with(&[("log.sync_delay_ms", "20")]).await;
+    let alice = server.user("alice").await;
+    let room = alice.room_with(&[]).await;
+    let id = RoomId::parse(&room).unwrap();
+    let commands = server.app().commands.clone();
+    let sender = Sender { user: alice.user.as_str().try_into().unwrap(), device: alice.device.as_str().into() };
+    for round in 0..3_u8 {
+        let send = |transaction: u8| {
+            let request = Request { id: Some(RecordId([round * 16 + transaction; 16])), ..Request::from(&sender) };
+            let by = By { sender: sender.clone(), request, transaction: Some(format!("{round}-{transaction}")) };
+            let content = serde_json::from_value(json!({ "body": "hello", "msgtype": "m.text" })).unwrap();
+            commands.send_message(by, &id, "m.room.message", content)
+        };
+        let sent = join_all([1, 2, 1, 3, 2, 4].map(send)).await;
+        let sent: Vec<_> = sent.into_iter().map(Result::unwrap).collect();
+        assert_eq!((&sent[0], &sent[1]), (&sent[2], &sent[4]), "once each");
+        assert_eq!(sent.iter().collect::<BTreeSet<_>>().len(), 4);
+    }
+    drop(commands);
     server.finish().await;
 }
