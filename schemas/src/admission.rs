@@ -17,6 +17,12 @@ pub trait Known {
     /// When the store can't be read.
     fn applied(&self, id: &RecordId) -> Result<Option<Lsn>, Self::Error>;
 
+    /// Whether a record with this id came again after the first, and was void.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    fn repeated(&self, id: &RecordId) -> Result<bool, Self::Error>;
+
     /// The last applied record that wrote the key.
     ///
     /// # Errors
@@ -30,7 +36,7 @@ pub trait Known {
 pub enum Void {
     /// A record with its id was applied before, at this Lsn.
     Repeated(Lsn),
-    /// The record that it builds on was not applied.
+    /// The record that it builds on was not applied, or may be a void repetition of one that was.
     LostPredecessor,
     /// Something got in between: the read with this place in the header doesn't match.
     StaleRead(u16),
@@ -60,7 +66,7 @@ pub fn judge<K: Known>(header: &Header, known: &K) -> Result<Option<Void>, K::Er
         return Ok(Some(Void::Repeated(lsn)));
     }
     if let Some(after) = &header.after
-        && known.applied(after)?.is_none()
+        && (known.applied(after)?.is_none() || known.repeated(after)?)
     {
         return Ok(Some(Void::LostPredecessor));
     }

@@ -1,10 +1,10 @@
 """Which records of a log are applied, and which are void? Their headers alone tell (here as dumps show them)."""
 import hashlib, json, sys
 
-def judge(header, applied, written):
+def judge(header, applied, repeated, written):
     if header["id"] in applied:
         return "repeated"
-    if header["after"] is not None and header["after"] not in applied:
+    if header["after"] is not None and header["after"] not in applied - repeated:
         return "lost_predecessor"
     for read in header["reads"]:
         last = written.get(read["key"])  # (Lsn, record id) of the last applied record that wrote the key
@@ -17,11 +17,12 @@ vectors, judged = json.load(open(sys.argv[1])), 0
 for key in vectors["keys"]:
     assert key["key"] == bytes([key["tag"]]).hex() + hashlib.sha256(key["name"].encode()).hexdigest()[:32], key
 for case in vectors["cases"]:
-    applied, written = set(), {}
+    applied, repeated, written = set(), set(), {}
     for record in case["records"]:
         header = record["header"]
-        void = judge(header, applied, written)
+        void = judge(header, applied, repeated, written)
         assert void == record["void"], (case["name"], record["lsn"], void)
+        repeated |= {header["id"]} if void == "repeated" else set()
         if void is None:
             applied.add(header["id"])
             written.update({key: (record["lsn"], header["id"]) for key in header["writes"]})

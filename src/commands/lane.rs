@@ -7,7 +7,7 @@
 //! never depends on the lane: that is what guards are for.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -277,8 +277,6 @@ struct Base {
     tip: Tip,
     after: Option<RecordId>,
     since: Instant,
-    /// What was decided and may not be in the view yet.
-    decided: BTreeSet<RecordId>,
 }
 
 impl Lane {
@@ -337,22 +335,15 @@ impl Lane {
             Ok(now) => now,
             Err(error) => return work.fail(error),
         };
-        if now.decided.contains(&work.id()) {
-            // The same request again, too soon for the view to know. Its record would be void, but not what is built on
-            // it, since a record with that id was applied: that would build on an event which never comes to be.
-            self.again.push_front(work);
-            return self.drain(base).await;
-        }
         match work.decide(&now.tip, now.after) {
             None => *base = Some(now),
             Some(Sealed::Message(records, event, depth)) => {
-                let (id, mut now) = (work.id(), now);
-                if self.fly(work, records) {
-                    now.decided.insert(id);
-                    now.tip.before = Some((event, depth));
-                    now.after = Some(id);
+                let after = Some(work.id());
+                if !self.fly(work, records) {
+                    *base = Some(now);
+                    return;
                 }
-                *base = Some(now);
+                *base = Some(Base { tip: Tip { before: Some((event, depth)), ..now.tip }, after, ..now });
             }
             Some(Sealed::Drain | Sealed::Barrier(_)) if !self.flying.works.is_empty() => {
                 drop(now);
@@ -377,12 +368,11 @@ impl Lane {
             Some(base) if now.duration_since(base.since) < VIEW_AGE => Ok(base),
             Some(base) => {
                 let tip = Tip { view: self.parts.source.view()?, ..base.tip };
-                let decided = self.flying.works.iter().map(|work| work.id()).collect();
-                Ok(Base { tip, after: base.after, since: now, decided })
+                Ok(Base { tip, after: base.after, since: now })
             }
             None => {
                 let tip = Tip { view: self.parts.source.view()?, before: None, state: self.state.clone() };
-                Ok(Base { tip, after: None, since: now, decided: BTreeSet::new() })
+                Ok(Base { tip, after: None, since: now })
             }
         }
     }

@@ -27,7 +27,7 @@ const KEEP_RECORDS: u64 = 1_000_000;
 const FORGET: usize = 2;
 
 /// The fold itself is [`fold`], called by the projector before all others: this entry only gives it its place.
-pub const PROJECTION: Projection = Projection { model: Model::Admission, version: 1, reads: &[], fold: nothing };
+pub const PROJECTION: Projection = Projection { model: Model::Admission, version: 2, reads: &[], fold: nothing };
 
 fn nothing(_: &At<'_>, _: &Fact, _: &mut Batch<'_>) -> Result<(), FoldError> {
     Ok(())
@@ -37,6 +37,7 @@ fn nothing(_: &At<'_>, _: &Fact, _: &mut Batch<'_>) -> Result<(), FoldError> {
 struct Admitted {
     lsn: Lsn,
     log_time_ms: u64,
+    repeated: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -50,9 +51,14 @@ pub(crate) fn fold(at: &At<'_>, ordinal: u64, batch: &mut Batch<'_>) -> Result<O
     let void = judge(at.header, &Tables(&*batch))?;
     if let Some(void) = void {
         batch.put(VOIDS, at.lsn.to_bytes(), &void);
+        if let Void::Repeated(_) = void
+            && let Some(first) = row::<Admitted>(batch, IDS, at.header.id.0)?
+        {
+            batch.put(IDS, at.header.id.0, &Admitted { repeated: true, ..first });
+        }
         return Ok(Some(void));
     }
-    batch.put(IDS, at.header.id.0, &Admitted { lsn: at.lsn, log_time_ms: at.log_time.ms });
+    batch.put(IDS, at.header.id.0, &Admitted { lsn: at.lsn, log_time_ms: at.log_time.ms, repeated: false });
     batch.put_raw(QUEUE, KeyBuf::new().u64(ordinal), at.header.id.0.to_vec());
     for key in &at.header.writes {
         batch.put(KEYS, key.0, &Written { lsn: at.lsn, id: at.header.id });
@@ -89,6 +95,10 @@ impl Known for Tables<'_> {
 
     fn applied(&self, id: &RecordId) -> Result<Option<Lsn>, StoreError> {
         applied(self.0, id)
+    }
+
+    fn repeated(&self, id: &RecordId) -> Result<bool, StoreError> {
+        Ok(row::<Admitted>(self.0, IDS, id.0)?.is_some_and(|admitted| admitted.repeated))
     }
 
     fn written(&self, key: &Key) -> Result<Option<(Lsn, RecordId)>, StoreError> {

@@ -1,10 +1,14 @@
 //! The rule of admission against its vectors, by this crate and by thirty lines of Python.
 
-use std::{collections::BTreeMap, convert::Infallible, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    process::Command,
+};
 
 use schemas::{
     Header, Key, Lsn, RecordId,
-    admission::{Known, judge},
+    admission::{Known, Void, judge},
 };
 use serde::Deserialize;
 
@@ -39,6 +43,7 @@ struct Judged {
 #[derive(Default)]
 struct Log {
     applied: BTreeMap<RecordId, Lsn>,
+    repeated: BTreeSet<RecordId>,
     written: BTreeMap<Key, (Lsn, RecordId)>,
 }
 
@@ -47,6 +52,10 @@ impl Known for Log {
 
     fn applied(&self, id: &RecordId) -> Result<Option<Lsn>, Infallible> {
         Ok(self.applied.get(id).copied())
+    }
+
+    fn repeated(&self, id: &RecordId) -> Result<bool, Infallible> {
+        Ok(self.repeated.contains(id))
     }
 
     fn written(&self, key: &Key) -> Result<Option<(Lsn, RecordId)>, Infallible> {
@@ -65,6 +74,9 @@ fn records_are_judged_as_the_vectors_say() {
         for Judged { lsn, header, void } in case.records {
             let found = judge(&header, &log).unwrap();
             assert_eq!(found.map(|void| void.reason().to_owned()), void, "{}, record {lsn}", case.name);
+            if let Some(Void::Repeated(_)) = found {
+                log.repeated.insert(header.id);
+            }
             if found.is_none() {
                 log.applied.insert(header.id, lsn);
                 log.written.extend(header.writes.iter().map(|key| (*key, (lsn, header.id))));
