@@ -10,6 +10,8 @@ pub mod telemetry;
 
 pub mod log;
 
+pub mod nodes;
+
 pub mod keys;
 pub mod rooms;
 

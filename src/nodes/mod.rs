@@ -1,0 +1,43 @@
+//! Several processes that are one server: what they tell each other that is not history, and which of them live.
+//!
+//! What nodes tell each other stands in one order, too: that of a [`Channel`]. It is neither on the log nor replayed, and
+//! may be lost.
+
+mod alone;
+mod members;
+mod message;
+
+use futures::future::BoxFuture;
+
+pub use alone::Alone;
+pub use members::{HEARTBEAT, Member, Members, PATIENCE};
+pub use message::{Message, Node, Told};
+
+/// A place in the order of what was told, from 1; zero is before everything.
+pub type Position = u64;
+
+/// Is called with what was told, in order. It must be quick, and must not tell anything itself.
+pub type Listener = Box<dyn Fn(Position, &Told) + Send + Sync>;
+
+/// The other nodes can't be heard now.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the other nodes can't be heard now: {0}")]
+pub struct Silent(pub String);
+
+/// What all nodes hear in one order.
+pub trait Channel: Send + Sync + 'static {
+    /// The name of this order, a few letters and digits: positions of another one mean nothing here.
+    fn name(&self) -> &str;
+
+    /// Up to where this node has heard.
+    fn position(&self) -> Position;
+
+    /// Tells all nodes, this one too, without waiting. What one node tells is heard in the order in which it is told.
+    fn tell(&self, message: Message);
+
+    /// Calls `listener` with everything that is heard from now on, the node's own messages too.
+    fn listen(&self, listener: Listener);
+
+    /// Waits until everything is heard here that any node told before, and was heard anywhere.
+    fn caught_up(&self) -> BoxFuture<'_, Result<(), Silent>>;
+}
