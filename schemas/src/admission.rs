@@ -17,11 +17,11 @@ pub trait Known {
     /// When the store can't be read.
     fn applied(&self, id: &RecordId) -> Result<Option<Lsn>, Self::Error>;
 
-    /// Whether a record with this id came again after the first, and was void.
+    /// Whether a record with this id was applied, and none with it has come again since: only then may another build on it.
     ///
     /// # Errors
     /// When the store can't be read.
-    fn repeated(&self, id: &RecordId) -> Result<bool, Self::Error>;
+    fn applied_once(&self, id: &RecordId) -> Result<bool, Self::Error>;
 
     /// The last applied record that wrote the key.
     ///
@@ -66,7 +66,7 @@ pub fn judge<K: Known>(header: &Header, known: &K) -> Result<Option<Void>, K::Er
         return Ok(Some(Void::Repeated(lsn)));
     }
     if let Some(after) = &header.after
-        && (known.applied(after)?.is_none() || known.repeated(after)?)
+        && !known.applied_once(after)?
     {
         return Ok(Some(Void::LostPredecessor));
     }

@@ -100,7 +100,7 @@ mod tests {
         let clock = Arc::new(SimulatedClock::at(1));
         let members = Members::new(node(1), Arc::clone(&clock) as Arc<dyn Clock>);
         let numbers = || members.others_alive().iter().map(|member| member.node.number).collect::<Vec<_>>();
-        [1, 2, 3].map(|number| members.hear(&alive(number)));
+        [1, 2, 3].iter().for_each(|number| members.hear(&alive(*number)));
         assert_eq!(numbers(), [2, 3]);
         clock.advance(PATIENCE / 2);
         members.hear(&alive(3));
@@ -115,7 +115,7 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::at(1));
         let all = [1, 2, 3].map(|own| {
             let members = Members::new(node(own), Arc::clone(&clock));
-            [1, 2, 3].map(|number| members.hear(&alive(number)));
+            [1, 2, 3].iter().for_each(|number| members.hear(&alive(*number)));
             members
         });
         let home = |members: &Members, thing: &str| members.home(thing).map_or(members.own.number, |m| m.node.number);

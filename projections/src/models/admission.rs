@@ -97,8 +97,8 @@ impl Known for Tables<'_> {
         applied(self.0, id)
     }
 
-    fn repeated(&self, id: &RecordId) -> Result<bool, StoreError> {
-        Ok(row::<Admitted>(self.0, IDS, id.0)?.is_some_and(|admitted| admitted.repeated))
+    fn applied_once(&self, id: &RecordId) -> Result<bool, StoreError> {
+        Ok(row::<Admitted>(self.0, IDS, id.0)?.is_some_and(|admitted| !admitted.repeated))
     }
 
     fn written(&self, key: &Key) -> Result<Option<(Lsn, RecordId)>, StoreError> {

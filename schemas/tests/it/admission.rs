@@ -54,8 +54,8 @@ impl Known for Log {
         Ok(self.applied.get(id).copied())
     }
 
-    fn repeated(&self, id: &RecordId) -> Result<bool, Infallible> {
-        Ok(self.repeated.contains(id))
+    fn applied_once(&self, id: &RecordId) -> Result<bool, Infallible> {
+        Ok(self.applied.contains_key(id) && !self.repeated.contains(id))
     }
 
     fn written(&self, key: &Key) -> Result<Option<(Lsn, RecordId)>, Infallible> {
