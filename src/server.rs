@@ -28,11 +28,9 @@ use crate::{
         embedded::{EmbeddedLog, EmbeddedOptions, Observer, OpenError},
     },
     metrics::Metrics,
+    nodes::{self, Alone, Join, Members, Message, Node},
     sync::{Acknowledged, Notifier, Syncs},
 };
-
-/// This node's number among those on one log.
-const NODE: u32 = 0;
 
 /// What stands between the read models and whoever looks at them.
 pub type Lens = Arc<dyn Fn(Arc<dyn Source>) -> Arc<dyn Source> + Send + Sync>;
@@ -48,11 +46,14 @@ pub struct World {
     pub log: Option<Arc<dyn Log>>,
     /// None shows the read models as they are.
     pub lens: Option<Lens>,
+    /// How to join other nodes; none is what the settings say.
+    pub channel: Option<Join>,
 }
 
 impl Default for World {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock::default()), random: Arc::new(SystemRandom), log: None, lens: None }
+        let (clock, random) = (Arc::new(SystemClock::default()), Arc::new(SystemRandom));
+        Self { clock, random, log: None, lens: None, channel: None }
     }
 }
 
@@ -113,12 +114,20 @@ impl Server {
             Some(replayed) => open_replay(&mut config, &mut world, replayed).await?,
             None => open(&config, &world, &metrics).await?,
         };
-        let World { clock, random, lens, .. } = world;
+        let World { clock, random, lens, channel, .. } = world;
         let store = Arc::clone(source.store());
         let source: Arc<dyn Source> = source;
         let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
-        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&clock), random.alphanumeric(8)));
         let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
+        let node = Node { number: config.node.number, boot: random.alphanumeric(8) };
+        let public_key = key.public().encode();
+        let members = Arc::new(Members::new(node.clone(), public_key.clone(), Arc::clone(&clock)));
+        // Nothing is told by who only shows what was.
+        let others = channel.filter(|_| driver.is_some()).map(|join| join(node.clone()));
+        let channel = others.clone().unwrap_or_else(|| Arc::new(Alone::new(node.clone())));
+        let listening = Arc::clone(&members);
+        channel.listen(Box::new(move |_, told| listening.hear(told)));
+        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&clock), node.boot.clone()));
         let notifier = notifier(Arc::clone(&source), &progress, &ephemeral);
         let commands = Commands::new(commands::Parts {
             log: Arc::clone(&log),
@@ -128,10 +137,11 @@ impl Server {
             random: Arc::clone(&random),
             key: Arc::new(key),
             server_name: config.server_name.clone(),
-            node: NODE,
+            node: node.number,
             backlog: Backlog::default(),
         });
         let (listeners, addresses) = bind(&config).await?;
+        let alive = Message::Alive { url: own_url(&config, &addresses), key: public_key };
         let stop = CancellationToken::new();
         let syncs = Syncs {
             source: Arc::clone(&source),
@@ -160,6 +170,8 @@ impl Server {
             source,
             progress,
             commands,
+            members,
+            channel,
             ephemeral: Arc::clone(&ephemeral),
             syncs,
             acknowledged: Arc::clone(&acknowledged),
@@ -168,6 +180,7 @@ impl Server {
             tokio::spawn(http::listen::serve(listeners, http::router(app.clone()), app.clone(), stop.clone())),
             tokio::spawn(expire(ephemeral, notifier, stop.clone())),
         ];
+        tasks.extend(others.map(|channel| tokio::spawn(nodes::beat(channel, alive, stop.clone()))));
         if driver.is_some() {
             tasks.push(tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())));
             tasks.push(tokio::spawn(follow(app.commands.clone(), stop.clone())));
@@ -306,6 +319,12 @@ async fn bind(config: &Config) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), St
     let addresses: Vec<SocketAddr> = addresses.map_err(io("the address that is listened on"))?;
     note_address(config, &addresses)?;
     Ok((listeners, addresses))
+}
+
+/// Where other nodes reach this one; none if nothing says so.
+fn own_url(config: &Config, addresses: &[SocketAddr]) -> Option<String> {
+    let listened = || addresses.first().filter(|address| !address.ip().is_unspecified());
+    config.node.url.as_ref().map(|url| url.as_str().to_owned()).or_else(|| listened().map(|at| format!("http://{at}")))
 }
 
 /// Notes where the server is, for the commands that ask it.

@@ -32,6 +32,7 @@ pub struct Config {
     pub admin_contact: Option<String>,
     pub http: Http,
     pub log: Log,
+    pub node: Node,
     pub memory: Memory,
     pub registration: Registration,
     pub sessions: Sessions,
@@ -76,6 +77,16 @@ pub struct Log {
 pub enum Backend {
     /// In the data folder.
     Embedded,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Node {
+    pub number: u32,
+    #[serde(deserialize_with = "optional")]
+    pub url: Option<BaseUrl>,
 }
 
 /// `[memory]`

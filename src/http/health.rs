@@ -41,19 +41,22 @@ struct Readiness {
     folded: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    conflict: Option<String>,
 }
 
 /// A fold that needs longer than this for what is on the log now has not caught up.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(1);
 
-/// 200 if what is on the log is folded, else 503.
+/// 200 if what is on the log is folded and no other node is in this one's way, else 503.
 async fn ready(State(app): State<App>) -> Response {
     let tail = app.reader.tail();
     let stopped = app.progress.stopped().map(|stopped| stopped.to_string());
-    let ready = stopped.is_none() && app.progress.reached(tail, CAUGHT_UP_WITHIN).await;
+    let conflict = app.members.conflict().map(|conflict| conflict.to_string());
+    let ready = stopped.is_none() && conflict.is_none() && app.progress.reached(tail, CAUGHT_UP_WITHIN).await;
     let folded = app.progress.cursor().lsn;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, tail: tail.0, folded: folded.0, stopped })).into_response()
+    (status, Json(Readiness { ready, tail: tail.0, folded: folded.0, stopped, conflict })).into_response()
 }
 
 async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {

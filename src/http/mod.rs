@@ -43,6 +43,7 @@ use crate::{
     fold::{Progress, Rebuilds},
     log::LogReader,
     metrics::Metrics,
+    nodes::{Channel, Members},
     sync::{Acknowledged, Syncs},
 };
 
@@ -70,6 +71,10 @@ pub struct Parts {
     pub rebuilds: Rebuilds,
     /// The only way to write.
     pub commands: Commands,
+    /// Which nodes live.
+    pub members: Arc<Members>,
+    /// What nodes tell each other.
+    pub channel: Arc<dyn Channel>,
     /// Typing and presence.
     pub ephemeral: Arc<Ephemeral>,
     /// Answers syncs.

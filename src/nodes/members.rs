@@ -23,18 +23,38 @@ pub struct Member {
     pub url: Option<String>,
 }
 
+/// Why a node and another that lives can't be of one server.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Conflict {
+    /// Both have one number.
+    #[error("another process has this node's number, {0}: give each its own (node.number)")]
+    Number(u32),
+    /// They sign by different keys.
+    #[error("node {0} signs by another key: give all nodes a copy of one signing.key")]
+    Key(u32),
+}
+
 /// Which nodes live: what this node believes. A wrong belief costs a void record, and nothing else.
 pub struct Members {
     clock: Arc<dyn Clock>,
     own: Node,
-    others: Mutex<BTreeMap<u32, (Member, Duration)>>,
+    /// The public half of the signing key, base64.
+    key: String,
+    heard: Mutex<Heard>,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// Each with the time when it was heard last.
+    others: BTreeMap<u32, (Member, Duration)>,
+    conflict: Option<(Conflict, Duration)>,
 }
 
 impl Members {
     /// Knows of no other node yet.
     #[must_use]
-    pub fn new(own: Node, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, own, others: Mutex::default() }
+    pub fn new(own: Node, key: String, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, own, key, heard: Mutex::default() }
     }
 
     /// This node.
@@ -43,33 +63,55 @@ impl Members {
         &self.own
     }
 
-    fn others(&self) -> MutexGuard<'_, BTreeMap<u32, (Member, Duration)>> {
-        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of what was told.
     pub fn hear(&self, told: &Told) {
-        if told.from.number == self.own.number {
+        let Node { number, boot } = &told.from;
+        if *boot == self.own.boot {
             return;
         }
-        let mut others = self.others();
         match &told.message {
             Message::Leaving => {
-                others.remove(&told.from.number);
+                let mut heard = self.heard();
+                if heard.others.get(number).is_some_and(|(member, _)| member.node.boot == *boot) {
+                    heard.others.remove(number);
+                }
             }
+            Message::Alive { .. } if *number == self.own.number => self.note(Conflict::Number(*number)),
+            Message::Alive { key, .. } if *key != self.key => self.note(Conflict::Key(*number)),
             Message::Alive { url, .. } => {
                 let member = Member { node: told.from.clone(), url: url.clone() };
-                others.insert(told.from.number, (member, self.clock.elapsed()));
+                self.heard().others.insert(*number, (member, self.clock.elapsed()));
             }
         }
+    }
+
+    fn note(&self, conflict: Conflict) {
+        if self.conflict().as_ref() != Some(&conflict) {
+            tracing::error!(%conflict, "this node is not ready");
+        }
+        self.heard().conflict = Some((conflict, self.clock.elapsed()));
+    }
+
+    /// What keeps this node and one that lives from being of one server.
+    #[must_use]
+    pub fn conflict(&self) -> Option<Conflict> {
+        let heard = self.heard();
+        let (conflict, at) = heard.conflict.as_ref()?;
+        self.is_recent(*at).then(|| conflict.clone())
+    }
+
+    fn is_recent(&self, at: Duration) -> bool {
+        self.clock.elapsed().saturating_sub(at) < PATIENCE
     }
 
     /// The other nodes that live, by number.
     #[must_use]
     pub fn others_alive(&self) -> Vec<Member> {
-        let now = self.clock.elapsed();
-        let lives = |heard: &Duration| now.saturating_sub(*heard) < PATIENCE;
-        self.others().values().filter(|(_, heard)| lives(heard)).map(|(member, _)| member.clone()).collect()
+        self.heard().others.values().filter(|(_, at)| self.is_recent(*at)).map(|(member, _)| member.clone()).collect()
     }
 
     /// The node that a thing belongs to, by rendezvous hashing over those that live: none if it is this one.
@@ -91,14 +133,18 @@ mod tests {
     }
 
     fn alive(number: u32) -> Told {
-        let message = Message::Alive { url: Some(format!("http://node{number}")), key: String::new() };
+        let message = Message::Alive { url: Some(format!("http://node{number}")), key: "key".into() };
         Told { from: node(number), message }
+    }
+
+    fn members(own: u32, clock: &Arc<SimulatedClock>) -> Members {
+        Members::new(node(own), "key".into(), Arc::clone(clock) as Arc<dyn Clock>)
     }
 
     #[test]
     fn a_node_lives_while_it_is_heard() {
         let clock = Arc::new(SimulatedClock::at(1));
-        let members = Members::new(node(1), Arc::clone(&clock) as Arc<dyn Clock>);
+        let members = members(1, &clock);
         let numbers = || members.others_alive().iter().map(|member| member.node.number).collect::<Vec<_>>();
         [1, 2, 3].iter().for_each(|number| members.hear(&alive(*number)));
         assert_eq!(numbers(), [2, 3]);
@@ -111,10 +157,24 @@ mod tests {
     }
 
     #[test]
+    fn nodes_that_are_not_of_one_server_are_told_so_while_both_live() {
+        let clock = Arc::new(SimulatedClock::at(1));
+        let members = members(1, &clock);
+        members.hear(&Told { from: Node { boot: "another".into(), ..node(1) }, ..alive(1) });
+        assert_eq!(members.conflict(), Some(Conflict::Number(1)));
+        clock.advance(PATIENCE);
+        assert_eq!(members.conflict(), None);
+        let message = Message::Alive { url: None, key: "another".into() };
+        members.hear(&Told { from: node(2), message });
+        assert_eq!(members.conflict(), Some(Conflict::Key(2)));
+        assert!(members.others_alive().is_empty(), "nothing belongs to a node that signs by another key");
+    }
+
+    #[test]
     fn nodes_that_know_the_same_agree_on_homes_and_few_things_move() {
-        let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::at(1));
+        let clock = Arc::new(SimulatedClock::at(1));
         let all = [1, 2, 3].map(|own| {
-            let members = Members::new(node(own), Arc::clone(&clock));
+            let members = members(own, &clock);
             [1, 2, 3].iter().for_each(|number| members.hear(&alive(*number)));
             members
         });

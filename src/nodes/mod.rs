@@ -4,13 +4,17 @@
 //! may be lost.
 
 mod alone;
+mod heartbeat;
 mod members;
 mod message;
+
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
 pub use alone::Alone;
-pub use members::{HEARTBEAT, Member, Members, PATIENCE};
+pub use heartbeat::beat;
+pub use members::{Conflict, HEARTBEAT, Member, Members, PATIENCE};
 pub use message::{Message, Node, Told};
 
 /// A place in the order of what was told, from 1; zero is before everything.
@@ -23,6 +27,9 @@ pub type Listener = Box<dyn Fn(Position, &Told) + Send + Sync>;
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the other nodes can't be heard now: {0}")]
 pub struct Silent(pub String);
+
+/// How a node joins the others.
+pub type Join = Arc<dyn Fn(Node) -> Arc<dyn Channel> + Send + Sync>;
 
 /// What all nodes hear in one order.
 pub trait Channel: Send + Sync + 'static {

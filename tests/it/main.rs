@@ -19,6 +19,7 @@ mod health;
 mod http;
 mod invariants;
 mod log_time;
+mod neighbours;
 mod nodes;
 mod overtaken;
 mod patience;

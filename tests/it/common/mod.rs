@@ -4,6 +4,7 @@ mod chance;
 mod client;
 pub mod endpoints;
 mod held;
+mod hub;
 mod nodes;
 pub mod remote;
 pub mod replay;
@@ -15,7 +16,18 @@ mod views;
 pub use chance::Chance;
 pub use client::{Client, Reply};
 pub use held::HeldLog;
+pub use hub::Hub;
 pub use nodes::{Nodes, Sent};
 pub use server::TestServer;
 pub use signing::SigningKey;
 pub use views::Shifting;
+
+/// Waits until something holds.
+pub async fn until(mut holds: impl AsyncFnMut() -> bool) {
+    let holds = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), holds).await.expect("it holds within 30 seconds");
+}

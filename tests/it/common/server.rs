@@ -14,7 +14,7 @@ use schemas::{Draft, Fact, Key, Origin};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{Client, Shifting, replay};
+use super::{Client, Hub, Shifting, replay};
 
 /// A server on a folder of its own, which goes with it.
 pub struct TestServer {
@@ -22,6 +22,8 @@ pub struct TestServer {
     folder: TempDir,
     config: Config,
     world: World,
+    /// What it and the other nodes on its log hear.
+    hub: Option<Arc<Hub>>,
 }
 
 impl TestServer {
@@ -37,7 +39,7 @@ impl TestServer {
         Self::in_world(World { clock, random, ..World::default() }, settings).await
     }
 
-    /// With a log that goes through the test's hands.
+    /// With a log that goes through the test's hands, and other nodes may be on, too.
     pub async fn with_log<L: Log>(wrap: impl FnOnce(EmbeddedLog) -> Arc<L>) -> (Self, Arc<L>) {
         Self::with_log_of(EmbeddedOptions::default(), &[], wrap).await
     }
@@ -51,7 +53,7 @@ impl TestServer {
         let folder = TempDir::new().unwrap();
         let log = wrap(EmbeddedLog::create_or_open(&folder.path().join("log"), options).unwrap());
         let world = World { log: Some(Arc::clone(&log) as Arc<dyn Log>), ..World::default() };
-        (Self::in_folder(folder, world, settings).await, log)
+        (Self::in_hub(Hub::new("hub"), folder, world, settings).await, log)
     }
 
     /// With views that the test may choose, and a clock that stands still.
@@ -68,9 +70,29 @@ impl TestServer {
 
     /// Another node of this server, on the same log, with read models of its own. It is stopped before this one.
     pub async fn node(&self, log: Arc<dyn Log>) -> Self {
+        self.node_with(log, &[]).await
+    }
+
+    /// The same, with other settings than usual.
+    pub async fn node_with(&self, log: Arc<dyn Log>, settings: &[(&'static str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         std::fs::copy(self.config.data.join("signing.key"), folder.path().join("signing.key")).unwrap();
-        Self::in_folder(folder, World { log: Some(log), ..World::default() }, &[]).await
+        let hub = self.hub.as_ref().expect("a server that was started with a log of the test's");
+        let world = World { log: Some(log), ..World::default() };
+        Self::in_hub(Arc::clone(hub), folder, world, settings).await
+    }
+
+    /// What the nodes on its log tell each other.
+    pub fn hub(&self) -> &Arc<Hub> {
+        self.hub.as_ref().expect("a server that was started with a log of the test's")
+    }
+
+    async fn in_hub(hub: Arc<Hub>, folder: TempDir, world: World, settings: &[(&'static str, &str)]) -> Self {
+        let (world, number) = (World { channel: Some(hub.join()), ..world }, hub.number().to_string());
+        let number =
+            [("node.number", number.as_str())].into_iter().filter(|(key, _)| settings.iter().all(|s| s.0 != *key));
+        let settings: Vec<_> = settings.iter().copied().chain(number).collect();
+        Self { hub: Some(hub), ..Self::in_folder(folder, world, &settings).await }
     }
 
     /// Stops it.
@@ -105,7 +127,7 @@ impl TestServer {
         let flags: Vec<_> = usual.chain(settings).map(|&(key, value)| (key, value.to_owned())).collect();
         let config = Config::load(Sources { flags: &flags, ..Sources::default() }).unwrap();
         let server = Server::start(config.clone(), world.clone()).await.unwrap();
-        Self { server, folder, config, world }
+        Self { server, folder, config, world, hub: None }
     }
 
     /// Stops it and starts it again, on another port: clients made before don't reach it any more.
@@ -142,7 +164,12 @@ impl TestServer {
 
     /// Somebody who is not logged in.
     pub fn client(&self) -> Client {
-        Client::new(format!("http://{}", self.server.addresses()[0]))
+        Client::new(self.url())
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.server.addresses()[0])
     }
 
     /// A new user, logged in, whose password is `password of NAME`.
