@@ -11,27 +11,61 @@ use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, api::error::ErrorKind};
 use schemas::{Origin, facts::UserKind};
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
+use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::{
+    clock::Random,
     commands::accounts::{self as commands, NewAccount, check_free, new_user_id},
     http::{App, auth::sha256, extract::Json, passwords, reply::ApiError, tokens::Tokens},
 };
 
-/// How long a nonce is good, and how many there may be.
-const NONCE: (Duration, u64) = (Duration::from_secs(60), 10_000);
+/// How long a nonce is good.
+const NONCE: Duration = Duration::from_secs(60);
+/// So many used ones are remembered at most.
+const USED: u64 = 10_000;
 
-/// The shared secret, and the nonces given out.
+/// The shared secret, and the nonces that were used.
 pub struct SharedSecret {
     secret: String,
-    nonces: Cache<String, ()>,
+    used: Cache<String, ()>,
 }
 
 impl SharedSecret {
     /// With a secret.
     #[must_use]
     pub fn new(secret: String) -> Self {
-        Self { secret, nonces: Cache::builder().max_capacity(NONCE.1).time_to_live(NONCE.0).build() }
+        Self { secret, used: Cache::builder().max_capacity(USED).time_to_live(2 * NONCE).build() }
+    }
+
+    /// A new nonce. Whoever has the secret can tell when it was made, and that it was: so it is good at every node.
+    fn nonce(&self, now_ms: u64, random: &dyn Random) -> Option<String> {
+        let mut nonce = [0; NONCE_BYTES];
+        nonce[..8].copy_from_slice(&now_ms.to_be_bytes());
+        nonce[8..24].copy_from_slice(&random.bytes::<16>());
+        let seal = self.seal(&nonce[..24])?.finalize().into_bytes();
+        nonce[24..].copy_from_slice(&seal);
+        Some(hex::encode(nonce))
+    }
+
+    /// Uses a nonce up, at this node; at another it is good for the same registration once more, which the name then
+    /// forbids. Says whether it was good.
+    fn take(&self, nonce: &str, now_ms: u64) -> bool {
+        let mut bytes = [0; NONCE_BYTES];
+        if hex::decode_to_slice(nonce, &mut bytes).is_err() {
+            return false;
+        }
+        let (stamped, seal) = bytes.split_at(24);
+        let made = stamped.first_chunk().map_or(0, |ms| u64::from_be_bytes(*ms));
+        let authentic = self.seal(stamped).is_some_and(|mac| mac.verify_slice(seal).is_ok());
+        // The clocks of two nodes differ.
+        let fresh = u128::from(made.abs_diff(now_ms)) <= NONCE.as_millis();
+        authentic && fresh && self.used.entry(nonce.to_owned()).or_insert(()).is_fresh()
+    }
+
+    fn seal(&self, stamped: &[u8]) -> Option<Hmac<Sha256>> {
+        let mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).ok()?;
+        Some(mac.chain_update("nonce").chain_update(stamped))
     }
 
     /// Whether this is the secret; it takes as long whatever is given.
@@ -40,6 +74,9 @@ impl SharedSecret {
         sha256(given).ct_eq(&sha256(&self.secret)).into()
     }
 }
+
+/// When it was made, what makes it different, and the seal.
+const NONCE_BYTES: usize = 8 + 16 + 32;
 
 pub fn routes() -> Router<App> {
     Router::new().route("/_synapse/admin/v1/register", get(get_nonce).post(register))
@@ -50,10 +87,12 @@ struct Nonce {
     nonce: String,
 }
 
-async fn get_nonce(State(app): State<App>) -> axum::Json<Nonce> {
-    let nonce = app.random.alphanumeric(64);
-    app.shared_secret.nonces.insert(nonce.clone(), ());
-    axum::Json(Nonce { nonce })
+async fn get_nonce(State(app): State<App>) -> Result<axum::Json<Nonce>, ApiError> {
+    let nonce = app
+        .shared_secret
+        .nonce(app.clock.now_ms(), &*app.random)
+        .ok_or_else(|| ApiError::forbidden("there is no shared secret"))?;
+    Ok(axum::Json(Nonce { nonce }))
 }
 
 #[derive(Deserialize)]
@@ -81,8 +120,8 @@ struct Response {
 }
 
 async fn register(State(app): State<App>, Json(req): Json<Request>) -> Result<axum::Json<Response>, ApiError> {
-    if app.shared_secret.nonces.remove(&req.nonce).is_none() {
-        let message = "the nonce is not known, was used or is older than a minute";
+    if !app.shared_secret.take(&req.nonce, app.clock.now_ms()) {
+        let message = "the nonce is not one of this server's, was used or is older than a minute";
         return Err(ApiError::with_status(StatusCode::BAD_REQUEST, ErrorKind::Unknown, message));
     }
     if !is_authentic(&app.shared_secret.secret, &req) {
@@ -125,4 +164,26 @@ fn is_authentic(secret: &str, req: &Request) -> bool {
     let parts = parts.into_iter().chain(req.user_type.as_deref());
     mac.update(parts.collect::<Vec<_>>().join("\0").as_bytes());
     hex::decode(&req.mac).is_ok_and(|given| mac.verify_slice(&given).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SimulatedRandom;
+
+    #[test]
+    fn a_nonce_is_good_once_for_a_minute_at_every_node_with_the_secret() {
+        let random = SimulatedRandom::seeded(1);
+        let [here, there, elsewhere] = ["secret", "secret", "another"].map(|secret| SharedSecret::new(secret.into()));
+        let nonce = || here.nonce(1_000_000, &random).unwrap();
+        let used = nonce();
+        assert!(here.take(&used, 1_000_000) && !here.take(&used, 1_000_000));
+        let (first, second) = (nonce(), nonce());
+        assert_ne!(first, second);
+        assert!(!elsewhere.take(&first, 1_000_000));
+        assert!(there.take(&first, 1_060_000) && there.take(&second, 990_000));
+        assert!(!there.take(&nonce(), 1_060_001));
+        let altered = nonce().replace(['0', '1'], "2");
+        assert!(!here.take(&altered, 1_000_000) && !here.take("", 1_000_000) && !here.take("made-up", 1_000_000));
+    }
 }
