@@ -280,7 +280,9 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
 }
 
 async fn open_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Log>, StartError> {
-    let Backend::Embedded = config.log.backend;
+    if let Backend::Kafka(_) = config.log.backend {
+        return Err(StartError::Internal("the Kafka backend is not there yet".into()));
+    }
     let folder = config.log_folder();
     let observer: Arc<dyn Observer> = Arc::clone(metrics) as Arc<dyn Observer>;
     let options = EmbeddedOptions { sync_delay: config.log.sync_delay, observer, ..EmbeddedOptions::default() };

@@ -263,7 +263,9 @@ mod tests {
         for (name, value, expected) in [
             ("EVERFOLD_NONSENSE", "1", "not the name of a setting"),
             ("EVERFOLD_PRESENCE", "perhaps", "true or false"),
-            ("EVERFOLD_LOG", "kafka://localhost:9092/everfold", "no Kafka backend"),
+            ("EVERFOLD_LOG", "kafka://localhost:9092", "names no topic"),
+            ("EVERFOLD_LOG_KAFKA_TIMEOUT_SECONDS", "10", "log.kafka.timeout_seconds"),
+            ("EVERFOLD_LOG_KAFKA_PROPERTIES", "acks=1", "acks is set by Everfold"),
             ("EVERFOLD_REGISTRATION", "ajar", "registration.mode"),
             ("EVERFOLD_HTTP_PUBLIC_URL", "matrix.example.org", "http"),
             ("EVERFOLD_RATE_LIMITS_LOGIN_BURST", "0", "rate_limits"),

@@ -3,6 +3,7 @@
 //! `default.toml` is the one source of the defaults and of what `everfold config example` prints: every key must
 //! stand in it, with the reason for its value.
 
+mod kafka;
 mod merge;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use ruma::{OwnedServerName, RoomVersionId};
 use serde::{Deserialize, Deserializer};
 
+pub use kafka::{Compression, Kafka, Property, Topic};
 pub use merge::{ConfigError, Sources};
 
 /// Every setting with its default and its reason, as TOML.
@@ -70,13 +72,16 @@ pub struct Log {
     pub backend: Backend,
     #[serde(rename = "sync_delay_ms", deserialize_with = "milliseconds")]
     pub sync_delay: Duration,
+    pub kafka: Kafka,
 }
 
 /// Where the log is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// In the data folder.
     Embedded,
+    /// On Kafka.
+    Kafka(Topic),
 }
 
 /// `[node]`
@@ -248,10 +253,8 @@ impl FromStr for Backend {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "embedded" => Ok(Self::Embedded),
-            _ if text.starts_with("kafka://") => {
-                Err("this build has no Kafka backend; use \"embedded\", which needs no other process".into())
-            }
-            _ => Err(format!("{text:?} is no log backend; use \"embedded\"")),
+            _ if text.starts_with("kafka:") => text.parse().map(Self::Kafka),
+            _ => Err(format!("{text:?} is no log backend; use \"embedded\", or \"kafka://HOST:PORT/TOPIC\"")),
         }
     }
 }
@@ -318,6 +321,11 @@ impl Config {
             (!self.sessions.authentication.is_zero(), "sessions.authentication_seconds is 0: nobody could finish"),
             (self.memory.block_cache_mib > 0, "memory.block_cache_mib is 0"),
             (self.memory.write_buffer_mib > 0, "memory.write_buffer_mib is 0"),
+            (
+                (1..=9).contains(&self.log.kafka.timeout.as_secs()),
+                "log.kafka.timeout_seconds is not one of 1 to 9: a request waits for 10 seconds at most",
+            ),
+            (self.log.kafka.batch_bytes >= 1, "log.kafka.batch_bytes is 0"),
             (self.limits.events_per_page > 0, "limits.events_per_page is 0"),
             (self.limits.sync_timeline_events > 0, "limits.sync_timeline_events is 0"),
             (

@@ -23,6 +23,7 @@ pub mod amendments;
 pub mod embedded;
 mod follow;
 mod frozen;
+pub mod kafka;
 pub mod memory;
 pub mod verify;
 
