@@ -236,7 +236,7 @@ fn model(records: &[(Lsn, Bytes)]) -> Vec<(Lsn, Note)> {
     records.iter().scan(Note::default(), step).collect()
 }
 
-fn check_model(log: &dyn LogReader, ms: u64) {
+pub(super) fn check_model(log: &dyn LogReader, ms: u64) {
     let model = model(&all(log));
     let expected = model.iter().rev().find(|(_, note)| note.time.ms <= ms).map_or(Lsn::ZERO, |(lsn, _)| *lsn);
     assert_eq!(log.at_time(ms).unwrap(), expected, "at {ms}");

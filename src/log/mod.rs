@@ -20,6 +20,7 @@
 //! - **Time.** [`LogReader::at_time`] goes by log time ([`schemas::LogTime`]), which every backend derives alike.
 
 pub mod amendments;
+pub mod copy;
 pub mod embedded;
 mod follow;
 mod frozen;
@@ -38,6 +39,7 @@ use projections::Entry;
 use schemas::{Chain, DecodeError, Fact, LogTime, Lsn, MAX_RECORD_BYTES, Record, facts::Genesis};
 use tokio::sync::{oneshot, watch};
 
+use self::amendments::Amendments;
 pub use embedded::{EmbeddedLog, EmbeddedOptions};
 pub use frozen::FrozenLog;
 pub use memory::MemoryLog;
@@ -123,6 +125,11 @@ pub trait LogReader: Send + Sync + 'static {
     /// # Errors
     /// When the log can't be read.
     fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError>;
+
+    /// Records that were taken out of effect by hand: [`LogReader::read`] says it with each, and this why.
+    fn amendments(&self) -> Amendments {
+        Amendments::default()
+    }
 
     /// A figure of the database that the log is in, by RocksDB's name for it; none if it is in no such database.
     fn property(&self, _name: &str) -> Option<u64> {

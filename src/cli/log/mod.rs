@@ -245,9 +245,11 @@ fn stat(config: &Config, out: &mut Output) -> anyhow::Result<()> {
 /// Prints what is there, and says from where on to follow.
 fn tail(trail: &Trail, from: Option<Moment>, lines: usize, filter: &Filter, out: &mut Output) -> anyhow::Result<Lsn> {
     let (end, server) = (trail.log.tail(), server(&trail.log)?);
+    let close = Lsn((end.0 + 1).saturating_sub(lines as u64)).max(Lsn::FIRST);
     let start = match from {
         Some(moment) => moment.from(&trail.log)?,
-        None if filter.takes_all() => Lsn((end.0 + 1).saturating_sub(lines as u64)).max(Lsn::FIRST),
+        // Unless the log has gaps there.
+        None if filter.takes_all() && trail.log.read(close, lines, usize::MAX)?.len() >= lines => close,
         None => Lsn::FIRST,
     };
     let mut last = VecDeque::new();

@@ -66,14 +66,15 @@ impl Trail {
             let tail = if until.is_none() { self.log.refresh()? } else { self.log.tail() };
             let end = until.unwrap_or(tail).min(tail);
             while at <= end {
-                for entry in self.log.read(at, BATCH_RECORDS, BATCH_BYTES)?.iter().take_while(|entry| entry.lsn <= end)
-                {
+                let entries = self.log.read(at, BATCH_RECORDS, BATCH_BYTES)?;
+                // The end need not be a record.
+                at = entries.last().map_or(end, |last| last.lsn).min(end).next();
+                for entry in entries.iter().take_while(|entry| entry.lsn <= end) {
                     let is_folded = entry.lsn <= view.lsn();
                     let void = if is_folded { admission::void(&view, entry.lsn)? } else { judge.next(entry)? };
                     if entry.lsn >= *next {
                         each(self.show(entry, void)?)?;
                     }
-                    at = entry.lsn.next();
                 }
             }
             *next = at.max(*next);

@@ -1,7 +1,7 @@
 //! The log in a RocksDB of its own: the default, which needs no other process.
 //!
-//! One thread writes ([`writer`]): many callers share one sync. Keys are big-endian Lsns, dense from 1; a value is a
-//! [`frame`]. A start checks before it touches anything ([`recovery`]) that the database still has what was
+//! One thread writes ([`writer`]): many callers share one sync. Keys are big-endian Lsns, dense but for what was copied
+//! from logs with gaps; a value is a [`frame`]. A start checks before it touches anything ([`recovery`]) that the database still has what was
 //! acknowledged ([`mark`]). After a failed write, such as on a full disk, nothing has changed; reading goes on, and
 //! writing does as soon as it can.
 
@@ -17,7 +17,7 @@ mod writer;
 mod tests;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
     time::Duration,
@@ -36,8 +36,9 @@ use self::{
 };
 pub use self::{reader::EmbeddedReader, recovery::OpenError};
 use super::{
-    EntryStream, Log, LogReader, Note, ReadError, Receipt, Stamp,
+    AppendError, EntryStream, Log, LogReader, Note, ReadError, Receipt, Stamp,
     amendments::{Amendment, Amendments},
+    copy::{ImportError, Importer},
     follow::follow,
     refused,
 };
@@ -125,6 +126,7 @@ pub struct EmbeddedLog {
 
 /// What the log and its writer share.
 struct Shared {
+    folder: PathBuf,
     queue: Queue,
     store: Slot,
     amendments: Amendments,
@@ -163,6 +165,15 @@ impl EmbeddedLog {
         Amendments::add(folder, amendment).map_err(OpenError::folder(folder))
     }
 
+    /// Takes records for appending, each where it says, or right after the one before it.
+    fn push(&self, records: Vec<(Option<Lsn>, Bytes)>) -> Vec<Receipt> {
+        let bytes: Vec<Bytes> = records.iter().map(|(_, bytes)| bytes.clone()).collect();
+        match Stamp::all(&bytes) {
+            Ok(stamps) => self.shared.queue.push(records, stamps),
+            Err(error) => refused(records.len(), &error),
+        }
+    }
+
     fn open_on(folder: &Path, options: EmbeddedOptions, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
         std::fs::create_dir_all(folder).map_err(OpenError::folder(folder))?;
         let locked = Mark::lock(folder).map_err(OpenError::folder(folder))?;
@@ -170,7 +181,8 @@ impl EmbeddedLog {
         let (db, last) = recovery::open(folder, &mark)?;
         let amendments = Amendments::read(folder).map_err(OpenError::folder(folder))?;
         let limit = Limit { records: options.queue_records, bytes: options.queue_bytes };
-        let shared = Arc::new(Shared { queue: Queue::new(limit), store: Slot::new(db), amendments });
+        let (queue, store) = (Queue::new(limit), Slot::new(db));
+        let shared = Arc::new(Shared { folder: folder.to_owned(), queue, store, amendments });
         let (sender, tail) = watch::channel(last.lsn);
         let writer = Writer {
             shared: Arc::clone(&shared),
@@ -220,6 +232,10 @@ impl LogReader for EmbeddedLog {
         self.shared.store.with(|db| store::note(db, tail, lsn))
     }
 
+    fn amendments(&self) -> Amendments {
+        self.shared.amendments.clone()
+    }
+
     fn property(&self, name: &str) -> Option<u64> {
         self.shared.store.with(|db| store::property(db, name)).ok().flatten()
     }
@@ -227,10 +243,7 @@ impl LogReader for EmbeddedLog {
 
 impl Log for EmbeddedLog {
     fn append(&self, records: Vec<Bytes>) -> Vec<Receipt> {
-        match Stamp::all(&records) {
-            Ok(stamps) => self.shared.queue.push(records, stamps),
-            Err(error) => refused(records.len(), &error),
-        }
+        self.push(records.into_iter().map(|bytes| (None, bytes)).collect())
     }
 
     fn close(&self) {
@@ -239,6 +252,27 @@ impl Log for EmbeddedLog {
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the log's thread panicked");
         }
+    }
+}
+
+impl Importer for EmbeddedLog {
+    fn import(&self, records: Vec<(Lsn, Bytes)>) -> Result<(), ImportError> {
+        ImportError::check_order(&records, self.tail())?;
+        let records = records.into_iter().map(|(lsn, bytes)| (Some(lsn), bytes)).collect();
+        for receipt in self.push(records) {
+            receipt.blocking_recv().map_err(|_| AppendError::Closed)??;
+        }
+        Ok(())
+    }
+
+    fn amend(&self, amendment: &Amendment) -> Result<(), ImportError> {
+        let folder = &self.shared.folder;
+        let add = |known: Amendments| match known.has(amendment.void) {
+            true => Ok(()),
+            false => Amendments::add(folder, amendment),
+        };
+        let noted = Amendments::read(folder).and_then(add);
+        noted.map_err(|error| ImportError::Amend { lsn: amendment.void, why: error.to_string() })
     }
 }
 

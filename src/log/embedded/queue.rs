@@ -21,9 +21,18 @@ pub(super) struct Limit {
 
 /// A record on its way.
 pub(super) struct Pending {
+    /// Where it is to stand, if that isn't right after the last.
+    pub at: Option<Lsn>,
     pub bytes: Bytes,
     pub stamp: Stamp,
     pub receipt: oneshot::Sender<Result<Lsn, AppendError>>,
+}
+
+impl Pending {
+    /// Where it stands, after what stands at `last`.
+    pub fn lsn(&self, last: Lsn) -> Lsn {
+        self.at.unwrap_or(last.next())
+    }
 }
 
 /// The records of one call: they stand together, and are written together or not at all.
@@ -76,12 +85,16 @@ impl Queue {
     }
 
     /// Takes the records of one call, or refuses them all.
-    pub fn push(&self, records: Vec<Bytes>, stamps: Vec<Stamp>) -> Vec<Receipt> {
+    pub fn push(&self, records: Vec<(Option<Lsn>, Bytes)>, stamps: Vec<Stamp>) -> Vec<Receipt> {
         if records.is_empty() {
             return Vec::new();
         }
-        let (count, bytes) = (records.len(), records.iter().map(Bytes::len).sum::<usize>());
-        let (pending, receipts) = records.into_iter().zip(stamps).map(|(bytes, stamp)| pending(bytes, stamp)).unzip();
+        let (count, bytes) = (records.len(), records.iter().map(|(_, bytes)| bytes.len()).sum::<usize>());
+        let pending = |((at, bytes), stamp)| {
+            let (sender, receipt) = oneshot::channel();
+            (Pending { at, bytes, stamp, receipt: sender }, receipt)
+        };
+        let (pending, receipts) = records.into_iter().zip(stamps).map(pending).unzip();
         let mut state = self.state();
         if state.closed {
             return refused(count, &AppendError::Closed);
@@ -126,9 +139,4 @@ impl Queue {
         self.state().closed = true;
         self.ready.notify_all();
     }
-}
-
-fn pending(bytes: Bytes, stamp: Stamp) -> (Pending, Receipt) {
-    let (sender, receipt) = oneshot::channel();
-    (Pending { bytes, stamp, receipt: sender }, receipt)
 }

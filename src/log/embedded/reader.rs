@@ -58,10 +58,10 @@ impl EmbeddedReader {
         Ok(Self { folder: folder.to_owned(), db, amendments, tail: watch::channel(end.lsn).0 })
     }
 
-    /// The records that were taken out of effect.
+    /// Whether another process has the log open for writing.
     #[must_use]
-    pub const fn amendments(&self) -> &Amendments {
-        &self.amendments
+    pub fn is_written(&self) -> bool {
+        mark::peek(&self.folder).is_ok_and(|peek| peek.writer)
     }
 
     /// Looks for what was appended meanwhile. Blocks on disk.
@@ -141,5 +141,9 @@ impl LogReader for EmbeddedReader {
 
     fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
         store::note(&self.db, self.tail(), lsn)
+    }
+
+    fn amendments(&self) -> Amendments {
+        self.amendments.clone()
     }
 }

@@ -122,14 +122,7 @@ fn first_unreadable(folder: &Path) -> Lsn {
     loop {
         match store::scan((&db, &Amendments::default()), next, Lsn::MAX, 1024, 1 << 20) {
             Ok(entries) => next = entries.last().map_or(next, |entry| entry.lsn.next()),
-            Err(error) => return next.max(first_of_named_file(&db, &error.to_string())),
+            Err(error) => return next.max(store::first_of_named_file(&db, &error.to_string())),
         }
     }
-}
-
-/// A look-up may fail over a file that can't be opened, though it would have found its record in another.
-fn first_of_named_file(db: &DB, why: &str) -> Lsn {
-    let files = db.live_files().unwrap_or_default();
-    let named = files.into_iter().find(|file| why.contains(&file.name));
-    named.and_then(|file| file.start_key).map_or(Lsn::FIRST, |key| store::position(&key))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{PoisonError, RwLock},
 };
 
 use projections::Entry;
@@ -101,10 +101,16 @@ pub(super) fn scan(
     records: usize,
     bytes: usize,
 ) -> Result<Vec<Entry>, ReadError> {
-    let (mut entries, mut taken, mut lsn) = (Vec::new(), 0, from.max(Lsn::FIRST));
-    while lsn <= until {
-        match read(db, lsn, |frame| Arc::from(frame.record)) {
-            Ok(bytes) => entries.push(Entry { lsn, bytes, amended: amendments.has(lsn) }),
+    let (mut entries, mut taken, mut next) = (Vec::new(), 0, from.max(Lsn::FIRST));
+    while next <= until {
+        let entry = |lsn, frame: Frame<'_>| Entry { lsn, bytes: frame.record.into(), amended: amendments.has(lsn) };
+        match first_from(db, next, entry) {
+            Ok(entry) if entry.lsn > until && entries.is_empty() => return Err(missing(until)),
+            Ok(entry) if entry.lsn > until => break,
+            Ok(entry) => {
+                next = entry.lsn.next();
+                entries.push(entry);
+            }
             Err(error) if entries.is_empty() => return Err(error),
             Err(_) => break,
         }
@@ -112,7 +118,6 @@ pub(super) fn scan(
         if taken >= bytes || entries.len() >= records {
             break;
         }
-        lsn = lsn.next();
     }
     Ok(entries)
 }
@@ -122,22 +127,34 @@ pub(super) fn last(db: &DB, lsn: Lsn) -> Result<Last, ReadError> {
     if lsn == Lsn::ZERO {
         return Ok(Last::default());
     }
-    read(db, lsn, |frame| Last { lsn, note: frame.note })
+    read(db, lsn, |frame| Last { lsn, note: frame.note })?.ok_or_else(|| missing(lsn))
+}
+
+/// The last record at or before a position that is not beyond the last of all; the beginning if there is none.
+fn at_or_before(db: &DB, lsn: Lsn) -> Result<Last, ReadError> {
+    if lsn == Lsn::ZERO {
+        return Ok(Last::default());
+    }
+    match read(db, lsn, |frame| Last { lsn, note: frame.note })? {
+        Some(there) => Ok(there),
+        None => gap(db, lsn).map(|(before, _)| before),
+    }
 }
 
 /// The last record up to `until` at or before a log time; zero if all are later.
 pub(super) fn at_time(db: &DB, until: Lsn, ms: u64) -> Result<Lsn, ReadError> {
     // Log time never goes back, so that it can be searched by halves.
-    let (mut before, mut after) = (0, until.0 + 1);
+    let (mut found, mut before, mut after) = (Lsn::ZERO, 0, until.0 + 1);
     while before + 1 < after {
         let middle = before + (after - before) / 2;
-        if last(db, Lsn(middle))?.note.time.ms <= ms {
-            before = middle;
+        let last = at_or_before(db, Lsn(middle))?;
+        if last.note.time.ms <= ms {
+            (found, before) = (last.lsn, middle);
         } else {
-            after = middle;
+            after = last.lsn.0;
         }
     }
-    Ok(Lsn(before))
+    Ok(found)
 }
 
 /// The note at a position up to `until`, if a record is there.
@@ -145,7 +162,10 @@ pub(super) fn note(db: &DB, until: Lsn, lsn: Lsn) -> Result<Option<Note>, ReadEr
     if lsn == Lsn::ZERO || lsn > until {
         return Ok(None);
     }
-    last(db, lsn).map(|last| Some(last.note))
+    match read(db, lsn, |frame| frame.note)? {
+        Some(note) => Ok(Some(note)),
+        None => gap(db, lsn).map(|_| None),
+    }
 }
 
 /// Checks the last records up to `until` as a start must: none is missing, checksums and chain match, each decodes.
@@ -154,11 +174,9 @@ pub(super) fn check_end(db: &DB, until: Lsn, records: u64) -> Result<Last, ReadE
         return Ok(Last::default());
     }
     last(db, Lsn::FIRST)?;
-    let from = Lsn(until.0.saturating_sub(records));
-    let mut before = last(db, from)?;
+    let mut before = last(db, back(db, until, records)?)?;
     while before.lsn < until {
-        let lsn = before.lsn.next();
-        before = read(db, lsn, |frame| {
+        before = first_from(db, before.lsn.next(), |lsn, frame| {
             let record = Record::decode(frame.record).map_err(|source| ReadError::Record { lsn, source })?;
             if frame.note == before.note.next(lsn, frame.record, Stamp::of(&record)) {
                 Ok(Last { lsn, note: frame.note })
@@ -167,7 +185,22 @@ pub(super) fn check_end(db: &DB, until: Lsn, records: u64) -> Result<Last, ReadE
             }
         })??;
     }
-    Ok(before)
+    if before.lsn == until { Ok(before) } else { Err(missing(until)) }
+}
+
+/// So many records back, if there are so many. Where none is missing, that needs no iterator.
+fn back(db: &DB, until: Lsn, records: u64) -> Result<Lsn, ReadError> {
+    let dense = Lsn(until.0.saturating_sub(records));
+    if dense == Lsn::ZERO || read(db, dense, |_| ())?.is_some() {
+        return Ok(dense);
+    }
+    let mut rows = db.raw_iterator();
+    rows.seek_for_prev(until.to_bytes());
+    for _ in 0..records {
+        rows.prev();
+    }
+    rows.status().map_err(|error| failed(db, until, &error))?;
+    Ok(rows.key().map_or(Lsn::ZERO, position))
 }
 
 /// One of RocksDB's own figures.
@@ -204,14 +237,64 @@ pub(super) fn position(key: &[u8]) -> Lsn {
     key.try_into().map_or(Lsn::MAX, Lsn::from_bytes)
 }
 
-/// Reads one record, which must be there.
+fn missing(lsn: Lsn) -> ReadError {
+    damaged(lsn, "it is missing")
+}
+
+/// The first record at or after a position that is not beyond the last of all.
 ///
-/// Positions are dense, so that each is a look-up of its own: an iterator would stumble over damage in another file.
-fn read<T>(db: &DB, lsn: Lsn, use_frame: impl FnOnce(Frame<'_>) -> T) -> Result<T, ReadError> {
+/// Nearly always the record at the position itself: so each is a look-up of its own, where an iterator would stumble
+/// over damage in another file.
+fn first_from<T>(db: &DB, lsn: Lsn, use_frame: impl Fn(Lsn, Frame<'_>) -> T) -> Result<T, ReadError> {
+    if let Some(there) = read(db, lsn, |frame| use_frame(lsn, frame))? {
+        return Ok(there);
+    }
+    let (_, after) = gap(db, lsn)?;
+    read(db, after, |frame| use_frame(after, frame))?.ok_or_else(|| missing(after))
+}
+
+/// The records around a position at which there is none: what a log may have skipped, unless the hash chain says that
+/// something stood there.
+fn gap(db: &DB, lsn: Lsn) -> Result<(Last, Lsn), ReadError> {
+    let mut rows = db.raw_iterator();
+    rows.seek_for_prev(lsn.to_bytes());
+    rows.status().map_err(|error| failed(db, lsn, &error))?;
+    let before = last(db, rows.key().map_or(Lsn::ZERO, position))?;
+    rows.seek(lsn.to_bytes());
+    rows.status().map_err(|error| failed(db, lsn, &error))?;
+    let after = rows.key().map(position).ok_or_else(|| missing(lsn))?;
+    let follows = |frame: Frame<'_>| before.note.chain.extend(after, frame.record) == frame.note.chain;
+    if read(db, after, follows)?.ok_or_else(|| missing(after))? {
+        return Ok((before, after));
+    }
+    let first = before.lsn.next();
+    Err(damaged(first, format!("it is missing: the hash chain at {after} doesn't go on from {}", before.lsn)))
+}
+
+/// An iterator's error. It looks into more files than the one in which the record is, or would be.
+fn failed(db: &DB, lsn: Lsn, error: &rocksdb::Error) -> ReadError {
+    let why = error.to_string();
+    match error.kind() {
+        ErrorKind::Corruption => damaged(lsn.max(first_of_named_file(db, &why)), why),
+        _ => ReadError::Backend(why),
+    }
+}
+
+/// Reads one record, if it is there.
+fn read<T>(db: &DB, lsn: Lsn, use_frame: impl FnOnce(Frame<'_>) -> T) -> Result<Option<T>, ReadError> {
     match db.get_pinned(lsn.to_bytes()) {
-        Ok(Some(value)) => Frame::decode(lsn, &value).map(use_frame).map_err(|why| damaged(lsn, why)),
-        Ok(None) => Err(damaged(lsn, "it is missing")),
+        Ok(Some(value)) => {
+            Frame::decode(lsn, &value).map(|frame| Some(use_frame(frame))).map_err(|why| damaged(lsn, why))
+        }
+        Ok(None) => Ok(None),
         Err(error) if error.kind() == ErrorKind::Corruption => Err(damaged(lsn, error.to_string())),
         Err(error) => Err(ReadError::Backend(error.to_string())),
     }
+}
+
+/// A look-up may fail over a file that can't be opened, though it would have found its record in another.
+pub(super) fn first_of_named_file(db: &DB, why: &str) -> Lsn {
+    let files = db.live_files().unwrap_or_default();
+    let named = files.into_iter().find(|file| why.contains(&file.name));
+    named.and_then(|file| file.start_key).map_or(Lsn::FIRST, |key| position(&key))
 }

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod disk;
+mod gaps;
 mod readers;
 
 use tempfile::TempDir;

@@ -112,8 +112,8 @@ impl Writer {
         let mut batch = WriteBatch::default();
         let mut last = self.last;
         let mut buffer = Vec::new();
-        for Pending { bytes, stamp, .. } in groups.iter().flat_map(|group| &group.records) {
-            let lsn = last.lsn.next();
+        for pending in groups.iter().flat_map(|group| &group.records) {
+            let (lsn, Pending { bytes, stamp, .. }) = (pending.lsn(last.lsn), pending);
             last = Last { lsn, note: last.note.next(lsn, bytes, *stamp) };
             Frame { note: last.note, record: bytes }.encode(lsn, &mut buffer);
             batch.put(lsn.to_bytes(), &buffer);
@@ -140,7 +140,7 @@ impl Writer {
             waits: groups.iter().map(|group| group.since.elapsed()).collect(),
         });
         for pending in groups.into_iter().flat_map(|group| group.records) {
-            lsn = lsn.next();
+            lsn = pending.lsn(lsn);
             // Whoever asked may be gone.
             let _ = pending.receipt.send(Ok(lsn));
         }

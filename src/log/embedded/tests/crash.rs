@@ -77,7 +77,7 @@ fn acknowledged_records_survive_kill() {
     }
 }
 
-fn wal(folder: &Path) -> std::path::PathBuf {
+fn wal(folder: &Path) -> PathBuf {
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
     logs.sort();
