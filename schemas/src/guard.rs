@@ -38,6 +38,8 @@ pub enum Tag {
     Genesis = 14,
     /// A room's entry in the public list; name: room id.
     Published = 15,
+    /// A login token; name: its SHA-256 in hexadecimal.
+    LoginToken = 16,
 }
 
 /// A resource on which decisions rest: its tag and the first 16 bytes of SHA-256 of its name.

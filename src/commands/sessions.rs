@@ -2,20 +2,20 @@
 
 use projections::{
     View,
-    models::{accounts, devices, sessions},
+    models::{accounts, devices, login_tokens, sessions},
 };
 use ruma::{
     OwnedDeviceId, OwnedUserId,
     api::error::{ErrorKind, UnknownTokenErrorData},
 };
 use schemas::{
-    Blob, Draft, Origin,
-    facts::{DeviceAdded, SessionOpened, SessionRefreshed},
+    Blob, Draft, Key, Origin, Tag,
+    facts::{DeviceAdded, LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed},
 };
 
 use super::{
-    Commands, Decision, Error, Refusal,
-    guards::{device, user_status},
+    Commands, Decision, Error, Refusal, Request, Sender,
+    guards::{active, device, user_status},
     unchanged,
 };
 
@@ -75,12 +75,74 @@ impl NewSession {
 /// `M_USER_DEACTIVATED`, `M_USER_LOCKED`.
 pub async fn log_in(commands: &Commands, user: OwnedUserId, session: NewSession) -> Result<(), Error> {
     let origin = Origin::User { user: user.to_string(), device: Some(session.device.to_string()) };
+    let decide = move |view: &View| Ok(Decision::append_then(login(view, user.as_str(), &session)?, ()));
+    commands.execute(origin, decide).await
+}
+
+fn login(view: &View, user: &str, session: &NewSession) -> Result<Draft, Error> {
+    check_usable(view, user)?;
+    let mut draft = Draft { reads: vec![unchanged(view, user_status(user))?], ..Draft::default() };
+    session.add_to(&mut draft, view, user)?;
+    Ok(draft)
+}
+
+/// The key that a login token's issue and its use write.
+fn login_token(sha256: &[u8; 32]) -> Key {
+    Key::new(Tag::LoginToken, &hex::encode(sha256))
+}
+
+/// Issues a login token to its user, which is named by its SHA-256. A request that comes again issues none, which is
+/// `false`.
+///
+/// # Errors
+/// Those of [`active`].
+pub async fn issue_login_token(
+    commands: &Commands,
+    request: Request,
+    sender: &Sender,
+    sha256: [u8; 32],
+    expires_at_ms: u64,
+) -> Result<bool, Error> {
+    let by = sender.clone();
     let decide = move |view: &View| {
-        check_usable(view, user.as_str())?;
-        let reads = vec![unchanged(view, user_status(user.as_str()))?];
-        let mut draft = Draft { reads, ..Draft::default() };
-        session.add_to(&mut draft, view, user.as_str())?;
-        Ok(Decision::append_then(draft, ()))
+        let fact = LoginTokenIssued {
+            token: Blob(sha256.to_vec()),
+            user: by.user.to_string(),
+            device: by.device.to_string(),
+            expires_at_ms,
+        };
+        let (mut reads, key) = (active(view, &by)?, login_token(&sha256));
+        reads.push(unchanged(view, key)?);
+        Ok(Decision::append_then(Draft { reads, writes: vec![key], facts: vec![fact.into()] }, true))
+    };
+    commands.execute_once(request, decide, |_, _| Ok(false)).await
+}
+
+/// Logs in whom a login token lets in, which is named by its SHA-256 and ends with it. Of two who have it, one gets in.
+///
+/// # Errors
+/// `M_FORBIDDEN` for a token that is not known, was used, is over, or whose device has logged out; those of [`log_in`].
+pub async fn log_in_by_token(commands: &Commands, sha256: [u8; 32], session: NewSession) -> Result<OwnedUserId, Error> {
+    let refused = || Refusal::forbidden("this login token is not known, was used, or is over");
+    let parts = commands.parts();
+    let found = login_tokens::get(&parts.source.view()?, &sha256)?.ok_or_else(refused)?;
+    let origin = Origin::User { user: found.user, device: Some(session.device.to_string()) };
+    let clock = std::sync::Arc::clone(&parts.clock);
+    let decide = move |view: &View| {
+        let token = login_tokens::get(view, &sha256)?.ok_or_else(refused)?;
+        let (user, issuer) = (token.user.as_str(), token.device.as_str());
+        let mut draft = login(view, user, &session)?;
+        // Log time stands still while nothing is appended.
+        let is_over = token.is_expired(view.log_time().at_least(clock.now_ms()));
+        if is_over || devices::get(view, user, issuer)?.is_none() {
+            return Err(refused().into());
+        }
+        let key = login_token(&sha256);
+        draft.reads.extend([unchanged(view, key)?, unchanged(view, device(user, issuer))?]);
+        draft.writes.push(key);
+        draft.facts.push(LoginTokenUsed { token: Blob(sha256.to_vec()) }.into());
+        let user = OwnedUserId::try_from(user).map_err(|error| Error::Internal(error.to_string()))?;
+        Ok(Decision::append_then(draft, user))
     };
     commands.execute(origin, decide).await
 }

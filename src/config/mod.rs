@@ -138,6 +138,8 @@ pub struct Sessions {
     pub refreshable_access_token: Option<Duration>,
     #[serde(rename = "authentication_seconds", deserialize_with = "seconds")]
     pub authentication: Duration,
+    #[serde(rename = "login_token_seconds", deserialize_with = "seconds")]
+    pub login_token: Duration,
 }
 
 /// `[rooms]`
@@ -174,6 +176,7 @@ pub struct Presence {
 pub struct RateLimits {
     pub enabled: bool,
     pub login: Rate,
+    pub login_token: Rate,
     pub failed_login: Rate,
     pub registration: Rate,
     pub message: Rate,
@@ -308,7 +311,7 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let rates = &self.rate_limits;
-        let rates = [rates.login, rates.failed_login, rates.registration, rates.message, rates.join];
+        let rates = [rates.login, rates.login_token, rates.failed_login, rates.registration, rates.message, rates.join];
         let rules = [
             (!self.http.listen.is_empty(), "http.listen is empty: name at least one address"),
             (self.http.body_bytes >= 65_536, "http.body_bytes is below 65536, so that not even one event fits"),
@@ -319,6 +322,7 @@ impl Config {
             (!self.http.request_timeout.is_zero(), "http.request_timeout_seconds is 0: no request could be answered"),
             (self.http.max_connections > 0, "http.max_connections is 0: nobody could connect"),
             (!self.sessions.authentication.is_zero(), "sessions.authentication_seconds is 0: nobody could finish"),
+            (!self.sessions.login_token.is_zero(), "sessions.login_token_seconds is 0: nobody could use one in time"),
             (self.memory.block_cache_mib > 0, "memory.block_cache_mib is 0"),
             (self.memory.write_buffer_mib > 0, "memory.write_buffer_mib is 0"),
             (

@@ -28,6 +28,8 @@ const BUCKETS: u64 = 200_000;
 pub enum Limit {
     /// Logging in; by address.
     Login,
+    /// Getting a token that lets somebody log in; by user.
+    LoginToken,
     /// Failing to log in or to confirm a password; by account.
     FailedLogin,
     /// Registering; by address.
@@ -42,6 +44,7 @@ impl Limit {
     const fn name(self) -> &'static str {
         match self {
             Self::Login => "login",
+            Self::LoginToken => "login_token",
             Self::FailedLogin => "failed_login",
             Self::Registration => "registration",
             Self::Message => "message",
@@ -52,6 +55,7 @@ impl Limit {
     const fn rate(self, rates: &RateLimits) -> Rate {
         match self {
             Self::Login => rates.login,
+            Self::LoginToken => rates.login_token,
             Self::FailedLogin => rates.failed_login,
             Self::Registration => rates.registration,
             Self::Message => rates.message,

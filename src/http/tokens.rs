@@ -1,4 +1,4 @@
-//! New access and refresh tokens. The client gets the tokens, the log their SHA-256.
+//! New access, refresh and login tokens. The client gets the tokens, the log their SHA-256.
 
 use std::time::Duration;
 
@@ -26,10 +26,34 @@ impl<R> Tokens<R> {
     }
 
     fn hashed<H>(&self, app: &App, refresh: H) -> Pair<H> {
-        // Not the clock alone: where that is behind log time, the token might have ended before it began.
-        let now = app.progress.cursor().log_time.at_least(app.clock.now_ms());
-        let end = |time: Duration| now.ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-        Pair { access: sha256(&self.access), access_expires_at_ms: self.expires_in.map(end), refresh }
+        let access_expires_at_ms = self.expires_in.map(|lasts| end(app, lasts));
+        Pair { access: sha256(&self.access), access_expires_at_ms, refresh }
+    }
+}
+
+/// When what lasts so long from now on ends, milliseconds since the Unix epoch.
+fn end(app: &App, lasts: Duration) -> u64 {
+    // Not the clock alone: where that is behind log time, a token might have ended before it began.
+    let now = app.progress.cursor().log_time.at_least(app.clock.now_ms());
+    now.ms.saturating_add(u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A login token that nobody has yet.
+pub struct LoginToken {
+    /// The token.
+    pub text: String,
+    /// How long it lasts.
+    pub lasts: Duration,
+    /// Log time at which it ends, milliseconds since the Unix epoch.
+    pub ends_at_ms: u64,
+}
+
+impl LoginToken {
+    /// A new one.
+    #[must_use]
+    pub fn new(app: &App) -> Self {
+        let lasts = app.config.sessions.login_token;
+        Self { text: app.random.alphanumeric(LENGTH), lasts, ends_at_ms: end(app, lasts) }
     }
 }
 

@@ -101,6 +101,7 @@ fn served() -> Vec<Known> {
         room::get_event_by_timestamp::v1,
         room::get_room_event::v3,
         room::get_summary::v1,
+        session::get_login_token::v1,
         session::get_login_types::v3,
         session::login::v3,
         session::logout::v3,

@@ -190,7 +190,13 @@ impl Town {
         let n = self.number();
         let name = me.user.trim_start_matches('@').split(':').next().unwrap().to_owned();
         let password = json!({ "auth": me.password_auth(&format!("password of {name}")) });
-        match self.below(8) {
+        match self.below(9) {
+            7 => {
+                let token = me.post("/_matrix/client/v1/login/get_token", password).await;
+                let login = json!({ "type": "m.login.token", "token": token["login_token"] });
+                let login = me.post("/login", login).await;
+                assert!(!login.status.is_server_error(), "{}", login.text);
+            }
             0 | 1 => {
                 let user = server.user(&format!("user{n}")).await;
                 let alone = user.create(json!({})).await;

@@ -7,6 +7,7 @@
 //! | accounts | Is there such an account, and may it be used? Can this registration token be used? |
 //! | devices | Which devices has a user? |
 //! | sessions | Whose is this token? |
+//! | login_tokens | Whom does this login token let in, and until when? |
 //! | keys | What are the keys of this user's devices? Who changed theirs since? Which key did a claim get? |
 //! | profiles | What does this user's profile say? |
 //! | account_data | What is this user's account data, and what of it changed since? What does this filter say? |
@@ -33,6 +34,7 @@ pub mod directory;
 pub mod events;
 pub mod following;
 pub mod keys;
+pub mod login_tokens;
 pub mod membership;
 pub mod profiles;
 pub mod push;
@@ -93,6 +95,7 @@ models! {
     Accounts = accounts,
     Devices = devices,
     Sessions = sessions,
+    LoginTokens = login_tokens,
     Keys = keys,
     Profiles = profiles,
     AccountData = account_data,

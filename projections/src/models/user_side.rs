@@ -65,6 +65,10 @@ fn device_fact() -> impl Strategy<Value = Fact> {
         3 => (device(), token(), token(), token()).prop_map(|((user, device), used, access, refresh)| {
             SessionRefreshed { user, device, used, access, access_expires_at_ms: Some(1), refresh }.into()
         }),
+        1 => (device(), token(), 1_700_000_000_000..1_700_000_060_000_u64).prop_map(|((user, device), token, end)| {
+            LoginTokenIssued { token, user, device, expires_at_ms: end }.into()
+        }),
+        1 => token().prop_map(|token| LoginTokenUsed { token }.into()),
     ]
 }
 

@@ -38,7 +38,7 @@ pub use profiles::ProfileFieldSet;
 pub use receipts::{ReceiptKind, ReceiptSet};
 pub use rooms::{RoomBlocked, RoomForgotten, RoomsFollowed};
 pub use server::{Epoch, FormatBarrier, Genesis, IdleGap};
-pub use sessions::{SessionOpened, SessionRefreshed};
+pub use sessions::{LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed};
 pub use to_device::{Acknowledgement, ToDeviceAcknowledged, ToDeviceMessage, ToDeviceSent};
 
 use crate::{Blob, DecodeError, RawFact, codec};
@@ -150,6 +150,8 @@ facts! {
 
     40 v 1 Verdict SessionOpened,
     41 v 1 Verdict SessionRefreshed,
+    42 v 1 Verdict LoginTokenIssued,
+    43 v 1 Verdict LoginTokenUsed,
 
     50 v 1 Verdict DeviceAdded,
     51 v 1 Merge DeviceRenamed,

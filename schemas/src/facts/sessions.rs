@@ -36,3 +36,23 @@ pub struct SessionRefreshed {
     /// SHA-256 of the new refresh token.
     pub refresh: Blob,
 }
+
+/// A user lets somebody who is not logged in do so once, as them (client-server API, "Token-authenticated User login").
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LoginTokenIssued {
+    /// SHA-256 of the token.
+    pub token: Blob,
+    /// Full user id.
+    pub user: String,
+    /// The device that asked for it, with which it ends.
+    pub device: String,
+    /// Log time at which it ends by itself, milliseconds since the Unix epoch.
+    pub expires_at_ms: u64,
+}
+
+/// A login token has let somebody in, in the same record, and ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LoginTokenUsed {
+    /// SHA-256 of the token.
+    pub token: Blob,
+}

@@ -179,6 +179,17 @@ fn devices() -> Vec<(&'static str, Fact)> {
             }
             .into(),
         ),
+        (
+            "",
+            LoginTokenIssued {
+                token: sum(),
+                user: user.clone(),
+                device: device.clone(),
+                expires_at_ms: 1_800_000_000_000,
+            }
+            .into(),
+        ),
+        ("", LoginTokenUsed { token: sum() }.into()),
         ("", DeviceAdded { user: user.clone(), device: device.clone(), display_name: Some("Phone".into()) }.into()),
         ("", DeviceRenamed { user: user.clone(), device: device.clone(), display_name: None }.into()),
         ("", DeviceRemoved { user, device }.into()),

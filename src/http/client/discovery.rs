@@ -4,6 +4,7 @@
 //! `GET /_matrix/client/versions`, `GET /_matrix/client/v3/capabilities`
 
 use axum::Router;
+use projections::models::accounts;
 use ruma::{
     UserId,
     api::{
@@ -11,8 +12,8 @@ use ruma::{
             discover_homeserver::{self, HomeserverInfo, IdentityServerInfo},
             discover_support::{self, Contact, ContactRole},
             get_capabilities::v3::{
-                self as get_capabilities, Capabilities, ProfileFieldsCapability, RoomVersionStability,
-                RoomVersionsCapability,
+                self as get_capabilities, Capabilities, GetLoginTokenCapability, ProfileFieldsCapability,
+                RoomVersionStability, RoomVersionsCapability,
             },
             get_supported_versions,
         },
@@ -99,11 +100,17 @@ async fn versions(
     Ok(reply)
 }
 
-async fn capabilities(app: App, _: Matrix<get_capabilities::Request>) -> Result<get_capabilities::Response, ApiError> {
+async fn capabilities(
+    app: App,
+    req: Matrix<get_capabilities::Request>,
+) -> Result<get_capabilities::Response, ApiError> {
     let versions = ADVERTISED.into_iter().map(|version| (version, RoomVersionStability::Stable)).collect();
     let mut capabilities = Capabilities::new();
     capabilities.room_versions = RoomVersionsCapability::new(app.config.rooms.default_version.clone(), versions);
     capabilities.thirdparty_id_changes.enabled = false;
+    // Users show by their password that they want to let somebody in.
+    let has_password = accounts::password(&app.view()?, req.who.user.as_str())?.is_some();
+    capabilities.get_login_token = GetLoginTokenCapability::new(has_password);
     capabilities.profile_fields = Some(ProfileFieldsCapability::new(true));
     Ok(get_capabilities::Response::new(capabilities))
 }

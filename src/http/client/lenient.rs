@@ -9,6 +9,7 @@ use ruma::api::{
         keys::upload_signing_keys,
         profile::set_profile_field,
         push::set_pushrule,
+        session::get_login_token,
         typing::create_typing_event,
     },
     error::DeserializationError,
@@ -66,6 +67,7 @@ authenticated! {
     deactivate::v3::Request,
     delete_device::v3::Request,
     delete_devices::v3::Request,
+    get_login_token::v1::Request,
     upload_signing_keys::v3::Request,
 }
 

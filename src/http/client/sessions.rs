@@ -1,7 +1,7 @@
-//! Client-server API, "Login", "Refreshing access tokens", "Logout".
+//! Client-server API, "Login", "Token-authenticated User login", "Refreshing access tokens", "Logout".
 //!
-//! `GET /_matrix/client/v3/login`, `POST /_matrix/client/v3/login`, `POST /_matrix/client/v3/refresh`,
-//! `POST /_matrix/client/v3/logout`, `POST /_matrix/client/v3/logout/all`
+//! `GET /_matrix/client/v3/login`, `POST /_matrix/client/v3/login`, `POST /_matrix/client/v1/login/get_token`,
+//! `POST /_matrix/client/v3/refresh`, `POST /_matrix/client/v3/logout`, `POST /_matrix/client/v3/logout/all`
 
 use axum::{Router, http};
 use projections::models::accounts;
@@ -9,12 +9,16 @@ use ruma::{
     OwnedUserId,
     api::{
         IncomingRequest, Metadata,
-        client::session::{
-            get_login_types::v3::{self as get_login_types, LoginType, PasswordLoginType},
-            login::v3::{self as login, DiscoveryInfo, HomeserverInfo, LoginInfo},
-            logout::v3 as logout,
-            logout_all::v3 as logout_all,
-            refresh_token::v3 as refresh_token,
+        client::{
+            session::{
+                get_login_token::v1 as get_login_token,
+                get_login_types::v3::{self as get_login_types, LoginType, PasswordLoginType, TokenLoginType},
+                login::v3::{self as login, DiscoveryInfo, HomeserverInfo, LoginInfo},
+                logout::v3 as logout,
+                logout_all::v3 as logout_all,
+                refresh_token::v3 as refresh_token,
+            },
+            uiaa::{AuthData, AuthType},
         },
         error::{DeserializationError, ErrorKind},
     },
@@ -25,21 +29,30 @@ use crate::{
     http::{
         App,
         auth::sha256,
-        client::devices::check_device,
+        client::{devices::check_device, lenient::Lenient},
         extract::{Matrix, Routes},
         limit::Limit,
         passwords,
         reply::ApiError,
-        tokens::Tokens,
+        tokens::{LoginToken, Tokens},
+        uia,
     },
 };
 
 pub fn routes() -> Router<App> {
-    Router::new().matrix(get_login_types).matrix(login).matrix(refresh_token).matrix(logout).matrix(logout_all)
+    Router::new()
+        .matrix(get_login_types)
+        .matrix(login)
+        .matrix(get_login_token)
+        .matrix(refresh_token)
+        .matrix(logout)
+        .matrix(logout_all)
 }
 
 async fn get_login_types(_: App, _: Matrix<get_login_types::Request>) -> Result<get_login_types::Response, ApiError> {
-    Ok(get_login_types::Response::new(vec![LoginType::Password(PasswordLoginType::new())]))
+    let mut by_token = TokenLoginType::new();
+    by_token.get_login_token = true;
+    Ok(get_login_types::Response::new(vec![LoginType::Password(PasswordLoginType::new()), LoginType::Token(by_token)]))
 }
 
 /// ruma's request, whose own reading panics where the body is an object without a `type`.
@@ -73,17 +86,21 @@ async fn login(app: App, req: Matrix<Login>) -> Result<login::Response, ApiError
     app.limits.take(Limit::Login, req.received.address)?;
     let login::Request { login_info, device_id, initial_device_display_name, refresh_token, .. } = req.body.0;
     check_device(device_id.as_deref(), initial_device_display_name.as_deref())?;
+    let tokens = Tokens::first(&app, refresh_token);
+    let session = tokens.session(&app, device_id, initial_device_display_name);
+    let device = session.device.clone();
     let user = match login_info {
-        LoginInfo::Password(given) => by_password(&app, given).await?,
+        LoginInfo::Password(given) => {
+            let user = by_password(&app, given).await?;
+            sessions::log_in(&app.commands, user.clone(), session).await?;
+            user
+        }
+        LoginInfo::Token(given) => sessions::log_in_by_token(&app.commands, sha256(&given.token), session).await?,
         other => {
             let message = format!("nobody can log in here by {}", other.login_type());
             return Err(ApiError::with_status(http::StatusCode::BAD_REQUEST, ErrorKind::Unknown, message));
         }
     };
-    let tokens = Tokens::first(&app, refresh_token);
-    let session = tokens.session(&app, device_id, initial_device_display_name);
-    let device = session.device.clone();
-    sessions::log_in(&app.commands, user.clone(), session).await?;
     let mut reply = login::Response::new(user, tokens.access, device);
     reply.refresh_token = tokens.refresh;
     reply.expires_in = tokens.expires_in;
@@ -116,6 +133,30 @@ async fn by_password(app: &App, given: login::Password) -> Result<OwnedUserId, A
         return Err(ApiError::new(ErrorKind::UserDeactivated, "this account has ended"));
     }
     if confirmed { Ok(user) } else { Err(refused()) }
+}
+
+async fn get_login_token(
+    app: App,
+    req: Matrix<Lenient<get_login_token::Request>>,
+) -> Result<get_login_token::Response, ApiError> {
+    let (who, auth) = (&req.who, req.body.0.auth.as_ref());
+    if accounts::password(&app.view()?, who.user.as_str())?.is_none() {
+        let message = "this account has no password, by which its user could show that they want this";
+        return Err(ApiError::with_status(http::StatusCode::BAD_REQUEST, ErrorKind::Unknown, message));
+    }
+    let authenticate = |auth| uia::interact(&app, &req.received, Some(&who.user), &[&[AuthType::Password]], auth);
+    authenticate(auth).await?;
+    app.throttle(Limit::LoginToken, who)?;
+    // Each token is to be wanted: an authentication is good for one, on whichever node.
+    let session = auth.and_then(AuthData::session);
+    let request = session.map_or_else(|| (&who.sender).into(), |session| req.once(session.into()));
+    let token = LoginToken::new(&app);
+    let issued =
+        sessions::issue_login_token(&app.commands, request, who, sha256(&token.text), token.ends_at_ms).await?;
+    if !issued {
+        authenticate(None).await?;
+    }
+    Ok(get_login_token::Response::new(token.lasts, token.text))
 }
 
 async fn refresh_token(app: App, req: Matrix<refresh_token::Request>) -> Result<refresh_token::Response, ApiError> {

@@ -8,6 +8,7 @@ mod events_send;
 mod fallback;
 mod history_visibility;
 mod keys;
+mod login_tokens;
 mod membership;
 mod presence;
 mod profiles;
