@@ -20,6 +20,8 @@ Examples:
     load --scenario send-hot,delivery
   Sync of users in 200 and in 5,000 rooms, and state of a room with 10,000 members:
     load --scenario sync,state --rooms 200,5000 --members 10000
+  A server of two nodes:
+    load --url http://127.0.0.1:8008 --url http://127.0.0.1:8009 --scenario reads,contended
   Ratios, as a Markdown table:
     load compare everfold.json synapse.json
 
@@ -55,9 +57,9 @@ pub enum Command {
 /// Which server, which scenarios, how large.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Base URL of the homeserver.
+    /// Base URL of the homeserver. Repeat it for a server of several nodes, which then take the calls in turn.
     #[arg(long, default_value = "http://127.0.0.1:8008")]
-    pub url: String,
+    pub url: Vec<String>,
     /// A server process; it counts with its descendants. Repeat it for a database.
     #[arg(long)]
     pub pid: Vec<u32>,

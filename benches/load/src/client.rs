@@ -1,6 +1,10 @@
 //! The client-server API as the scenarios need it: one method a call, nothing cached, nothing tried again.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -77,7 +81,9 @@ pub type CallResult<T> = Result<T, CallError>;
 #[derive(Clone, Debug)]
 pub struct Server {
     http: reqwest::Client,
-    base: String,
+    /// Its nodes, which take the calls in turn.
+    nodes: Vec<String>,
+    calls: Arc<AtomicUsize>,
     registration: Registration,
     /// Tells the accounts of this run from those of earlier ones.
     run: String,
@@ -121,26 +127,33 @@ struct Flow {
 }
 
 impl Server {
-    /// The homeserver at `url`.
-    pub fn new(url: &str, registration: Registration) -> Result<Self> {
+    /// The homeserver with nodes at `urls`, at least one.
+    pub fn new(urls: &[String], registration: Registration) -> Result<Self> {
         let http =
             reqwest::Client::builder().timeout(Duration::from_secs(300)).build().context("build the HTTP client")?;
         Ok(Self {
             http,
-            base: url.trim_end_matches('/').to_owned(),
+            nodes: urls.iter().map(|url| url.trim_end_matches('/').to_owned()).collect(),
+            calls: Arc::default(),
             registration,
             // The standard library's hash keys are random in each process.
             run: format!("{:x}", RandomState::new().hash_one("run")),
         })
     }
 
-    /// Fails unless a homeserver answers.
+    /// Fails unless every node answers.
     pub async fn check(&self) -> Result<()> {
-        let url = format!("{}/_matrix/client/versions", self.base);
-        let reply = self.http.get(&url).send().await;
-        let reply = reply.with_context(|| format!("no homeserver answers at {}", self.base))?;
-        reply.error_for_status().with_context(|| format!("{url} answers with an error"))?;
+        for node in &self.nodes {
+            let url = format!("{node}/_matrix/client/versions");
+            let reply = self.http.get(&url).send().await;
+            let reply = reply.with_context(|| format!("no homeserver answers at {node}"))?;
+            reply.error_for_status().with_context(|| format!("{url} answers with an error"))?;
+        }
         Ok(())
+    }
+
+    fn next_node(&self) -> &str {
+        &self.nodes[self.calls.fetch_add(1, Ordering::Relaxed) % self.nodes.len()]
     }
 
     /// Makes one new account; `name` is unique within the run.
@@ -214,7 +227,7 @@ impl Server {
         query: &[(&str, &str)],
         body: Option<&Value>,
     ) -> CallResult<Bytes> {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
+        let mut request = self.http.request(method.clone(), format!("{}{path}", self.next_node()));
         if let Some(authorization) = authorization {
             request = request.header(reqwest::header::AUTHORIZATION, authorization);
         }
@@ -282,6 +295,13 @@ impl Account {
         let content = json!({ "msgtype": "m.text", "body": text });
         let reply = self.call(Method::PUT, &path, &[], Some(&content)).await?;
         Ok(parse::<Sent>(&reply)?.event_id)
+    }
+
+    /// Sets the room's topic.
+    pub async fn topic(&self, room: &str, topic: &str) -> CallResult<()> {
+        let path = format!("/rooms/{room}/state/m.room.topic/");
+        self.call(Method::PUT, &path, &[], Some(&json!({ "topic": topic }))).await?;
+        Ok(())
     }
 
     /// One /sync; the answer unread, see [`next_batch`].

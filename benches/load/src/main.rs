@@ -48,7 +48,7 @@ async fn run(args: &RunArgs) -> Result<ExitCode> {
         None => None,
     };
     let meter = Meter {
-        server: args.label.clone().unwrap_or_else(|| args.url.clone()),
+        server: args.label.clone().unwrap_or_else(|| args.url.join(" ")),
         processes: ServerProcesses::new(args.pid.clone()),
     };
     meter.processes.sample().context("read the server's CPU time")?;

@@ -36,6 +36,10 @@ pub enum Scenario {
     Sync,
     /// Paging backwards through a room's history
     Messages,
+    /// Many readers who look at the latest page of a room each
+    Reads,
+    /// Many who set the topic of one room
+    Contended,
     /// Many users who send, sync, read and type
     Mixed,
 }
@@ -66,6 +70,8 @@ impl Scenario {
             Self::JoinLarge => rooms::join_large(env).await,
             Self::Sync => sync::all_kinds(env).await,
             Self::Messages => read::messages(env).await,
+            Self::Reads => read::latest(env).await,
+            Self::Contended => rooms::contended(env).await,
             Self::Mixed => mixed::mixed(env).await,
         }
     }

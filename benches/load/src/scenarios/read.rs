@@ -92,3 +92,25 @@ pub async fn state(env: &Env) -> Result<Vec<Outcome>> {
     let members = env.meter.measure(&format!("members-of-{}", env.sizes.members), members).await?;
     Ok(vec![state, members.with("answer_kb", to_float(bytes.get() as u64) / 1000.0)])
 }
+
+/// Many readers at once, each of whom looks at the latest page of a room again and again: what nodes are added for.
+pub async fn latest(env: &Env) -> Result<Vec<Outcome>> {
+    let readers = env.accounts("reader", env.sizes.senders).await?;
+    let mut rooms = Vec::new();
+    for reader in readers {
+        let room = env.private_room(&reader).await?;
+        rooms.push((reader, room));
+    }
+    each(rooms.iter().map(async |(reader, room)| {
+        for number in 0..PAGE {
+            reader.send(room, &format!("r{number}"), "something to read").await.context("send a message")?;
+        }
+        Ok(())
+    }))
+    .await?;
+    let calls = closed_loop(&rooms, env.sizes.limits, async |(reader, room), _| {
+        reader.messages(room, None, PAGE).await?;
+        Ok(())
+    });
+    Ok(vec![env.meter.measure(&format!("reads-{}", rooms.len()), calls).await?])
+}

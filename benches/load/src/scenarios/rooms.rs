@@ -1,6 +1,7 @@
-//! Creating and joining rooms.
+//! Creating rooms, joining them, and changing their state.
 
 use anyhow::{Context, Result};
+use serde_json::json;
 
 use crate::client::Account;
 use crate::measure::{Limits, Outcome, closed_loop};
@@ -41,4 +42,18 @@ async fn join_each(env: &Env, name: &str, room: &str, joiners: &[Account]) -> Re
     let calls =
         closed_loop(&lanes, Limits::exactly(joiners.len()), async |(), number| joiners[number].join(room).await);
     env.meter.measure(name, calls).await
+}
+
+/// Many who set the topic of one room at once: each change rests on the one before it.
+pub async fn contended(env: &Env) -> Result<Vec<Outcome>> {
+    let accounts = env.accounts("contender", env.sizes.at_once).await?;
+    let owner = accounts.first().context("at least one contender")?;
+    let mut options = env.room_options("public_chat", None);
+    options["power_level_content_override"] = json!({ "state_default": 0 });
+    let room = owner.create_room(&options).await.context("create a room")?;
+    env.join_all(&room, &accounts[1..]).await?;
+    let calls = closed_loop(&accounts, env.sizes.limits, async |account: &Account, number| {
+        account.topic(&room, &format!("topic number {number}")).await
+    });
+    Ok(vec![env.meter.measure(&format!("contended-{}", accounts.len()), calls).await?])
 }
