@@ -226,7 +226,9 @@ impl Store {
     pub fn property(&self, name: &str) -> u64 {
         let families = self.families();
         let handles = families.iter().filter_map(|family| self.db.cf_handle(family));
-        handles.filter_map(|family| self.db.property_int_value_cf(&family, name).ok().flatten()).sum()
+        let figures = handles.filter_map(|family| self.db.property_int_value_cf(&family, name).ok().flatten());
+        // One block cache serves all.
+        if name.starts_with("rocksdb.block-cache") { figures.max().unwrap_or_default() } else { figures.sum() }
     }
 
     /// The tables as they are now.

@@ -1,6 +1,9 @@
 //! The command line. Exit codes: 0 it is done, 1 it failed or was refused, 2 it was asked wrongly, 3 the log is damaged.
 
 mod config;
+#[cfg(test)]
+mod documented;
+mod health;
 mod log;
 mod moment;
 mod output;
@@ -49,6 +52,8 @@ Examples:
 enum Command {
     /// Run the server.
     Serve(serve::Args),
+    /// Ask a running server whether everything on its log is folded.
+    Health(health::Args),
     /// Read the log: where it ends, its records, and whether it is what was appended.
     Log(log::Args),
     /// Fold the log up to some moment into a new folder, for a server that shows what was then.
@@ -110,6 +115,7 @@ fn quoted(path: &Path) -> String {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Projections(args) => projections::run(&args),

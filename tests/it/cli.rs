@@ -149,6 +149,24 @@ async fn a_server_stops_well_when_told_and_loses_nothing_when_killed() {
     served.signal("TERM");
 }
 
+#[test]
+fn a_server_says_whether_it_is_healthy() {
+    let data = TempDir::new().unwrap();
+    let absent = run(&mut everfold(data.path(), &["health"]), "");
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(text(&absent).contains("does it run?"), "{}", text(&absent));
+    let served = Served::start(data.path());
+    let healthy = serde_json::json!({ "ready": true, "tail": 1, "folded": 1 });
+    assert_eq!(printed(&run(&mut everfold(data.path(), &["health"]), "")), [healthy.clone()]);
+    let elsewhere = TempDir::new().unwrap();
+    let at = run(&mut everfold(elsewhere.path(), &["health", "--url", &served.url]), "");
+    assert_eq!(printed(&at), [healthy]);
+    assert_eq!(served.signal("TERM"), Some(0));
+    let gone = run(&mut everfold(data.path(), &["health"]), "");
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(text(&gone).contains("no server answers at"), "{}", text(&gone));
+}
+
 #[tokio::test]
 async fn log_lines_show_what_a_request_wrote() {
     let data = TempDir::new().unwrap();
