@@ -115,7 +115,6 @@ impl Server {
             None => open(&config, &world, &metrics).await?,
         };
         let World { clock, random, lens, channel, .. } = world;
-        let store = Arc::clone(source.store());
         let source: Arc<dyn Source> = source;
         let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
         let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
@@ -166,7 +165,6 @@ impl Server {
             clock,
             random,
             metrics,
-            store,
             source,
             progress,
             commands,

@@ -7,7 +7,7 @@ use std::{
 
 use rocksdb::WriteBatch;
 use schemas::{Nid, codec};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Model, StoreError,
@@ -19,7 +19,7 @@ use crate::{
 const FEW: usize = 64;
 
 /// What a batch of records touched: positions to wake up with, never data.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Touched {
     /// Rooms whose timeline, state, receipts or anything else that all their members see has changed.
     pub rooms: BTreeSet<Nid>,
@@ -27,6 +27,30 @@ pub struct Touched {
     pub users: BTreeSet<String>,
     /// Users whose devices or identity keys have changed, which concerns all who share a room with them.
     pub device_lists: BTreeSet<String>,
+    /// It is not known what: everybody is to look.
+    pub everything: bool,
+}
+
+impl Touched {
+    /// Adds what another commit touched. Beyond so many names it is everything.
+    pub fn add(&mut self, other: &Self, at_most: usize) {
+        self.everything |= other.everything;
+        if !self.everything {
+            self.rooms.extend(&other.rooms);
+            self.users.extend(other.users.iter().cloned());
+            self.device_lists.extend(other.device_lists.iter().cloned());
+            self.everything = self.rooms.len() + self.users.len() + self.device_lists.len() > at_most;
+        }
+        if self.everything {
+            *self = Self::everything();
+        }
+    }
+
+    /// Whatever there is.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
 }
 
 /// How many keys the fold has read and written: its cost, independent of machine and load.

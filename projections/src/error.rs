@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use schemas::{DecodeError, Lsn};
 
 /// The read models can't be read or written.
@@ -20,6 +22,19 @@ pub enum StoreError {
     /// A process that only reads them never found them at rest.
     #[error("the read models are being written too quickly to be read beside their server; try again")]
     Restless,
+    /// Where they are can't be looked at.
+    #[error("the read models in {folder} can't be read: {source}")]
+    Files {
+        /// Where.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The process that folds is another build, whose tables this one would misread.
+    #[error(
+        "the read model {0} is of another version of Everfold: run the same version in the process that folds and in those that serve"
+    )]
+    OtherVersion(&'static str),
     /// The read models belong to another log.
     #[error(
         "the read models were folded from log {found}, but this is log {expected}; restore the right log, or move the read models' folder away to fold them again"

@@ -21,6 +21,7 @@ mod tree;
 mod view;
 
 pub use batch::{Batch, Cost, Touched};
+pub use beside::Beside;
 pub use error::{FoldError, StoreError};
 pub use models::Model;
 pub use pdu::{Halves, Pdu, PduError};

@@ -257,6 +257,11 @@ impl<'a> Families<'a> {
         models::ALL.iter().map(|p| generations.of(p.model).map(find).transpose()).collect::<Result<_, _>>().map(Self)
     }
 
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<BoundColumnFamily<'a>>> {
+        self.0.iter().flatten()
+    }
+
     /// A model's.
     ///
     /// # Errors

@@ -12,7 +12,8 @@ use schemas::{
 use tempfile::TempDir;
 
 use crate::{
-    Applied, Entry, FoldError, Projector, Reader, Source, Store, StoreError, StoreOptions, View, digest, pdu,
+    Applied, Entry, FoldError, Generation, Model, Projector, Reader, Source, Store, StoreError, StoreOptions, View,
+    digest, pdu,
     read::{Range, Read, Rows, Table},
 };
 
@@ -109,6 +110,41 @@ impl World {
         let applied = self.projector.apply(std::slice::from_ref(&entry), true)?;
         self.entries.push(entry);
         Ok(applied)
+    }
+
+    /// Folds models anew, and puts the new tables in place.
+    pub(crate) fn rebuild(&mut self, models: &[Model]) {
+        self.projector.drop_old_families().unwrap();
+        let mut scratch = self.projector.rebuild(models).unwrap();
+        for entries in self.entries.chunks(100) {
+            scratch.apply(entries, false).unwrap();
+        }
+        self.projector.adopt(&scratch).unwrap();
+    }
+
+    /// Puts everything into tables, and those into the lowest level.
+    pub(crate) fn compact(&self) {
+        let generations = self.projector.store().generations().unwrap();
+        let live = self.projector.store().live(&generations).unwrap();
+        for family in live.families.iter() {
+            self.projector.store().db().flush_cf(family).unwrap();
+            self.projector.store().db().compact_range_cf(family, None::<&[u8]>, None::<&[u8]>);
+        }
+    }
+
+    /// Says that another version folded a model.
+    pub(crate) fn pretend_version(&mut self, model: Model, version: u16) {
+        let store = self.projector.store();
+        let mut generations = store.generations().unwrap();
+        let older = Generation { version, ..generations.of(model).unwrap().clone() };
+        store.create_family(&older.family()).unwrap();
+        generations.set(model, older);
+        store.commit(rocksdb::WriteBatch::default(), None, Some(&generations)).unwrap();
+    }
+
+    /// The log so far.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// Lets time pass; log time follows with the next record, by at most ten minutes.

@@ -18,6 +18,12 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// When the store fails.
     fn view(&self) -> Result<View, StoreError>;
+
+    /// A figure of the database, by RocksDB's name for it, such as `rocksdb.estimate-live-data-size`, summed over the
+    /// column families; none if views come from no database of their own.
+    fn property(&self, _name: &str) -> Option<u64> {
+        None
+    }
 }
 
 /// One consistent state of all tables, and its position. Every decision and every response reads from one.
@@ -132,12 +138,6 @@ impl Reader {
         Self { store, decoded: RwLock::new((Vec::new(), Arc::default())) }
     }
 
-    /// The store, for its properties.
-    #[must_use]
-    pub fn store(&self) -> &Arc<Store> {
-        &self.store
-    }
-
     fn generations(&self, bytes: Option<Vec<u8>>) -> Result<Arc<Generations>, StoreError> {
         let bytes = bytes.unwrap_or_default();
         {
@@ -169,5 +169,9 @@ impl Source for Reader {
             view => view?,
         };
         Ok(View(Arc::new(view)))
+    }
+
+    fn property(&self, name: &str) -> Option<u64> {
+        Some(self.store.property(name))
     }
 }

@@ -75,7 +75,9 @@ async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
     for property in PROPERTIES {
         let name = property.trim_start_matches("rocksdb.");
         let figure = |store, figure| metrics.rocksdb.with_label_values(&[store, name]).set(signed(figure));
-        figure("read-models", app.store.property(property));
+        if let Some(of_models) = app.source.property(property) {
+            figure("read-models", of_models);
+        }
         if let Some(of_log) = app.reader.property(property) {
             figure("log", of_log);
         }

@@ -31,7 +31,7 @@ pub use self::admin::register::SharedSecret;
 use std::{ops::Deref, sync::Arc};
 
 use axum::Router;
-use projections::{Source, Store, StoreError, View};
+use projections::{Source, StoreError, View};
 use schemas::Lsn;
 use tokio_util::sync::CancellationToken;
 
@@ -59,8 +59,6 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The log's reading half: only `commands` appends.
     pub reader: Arc<dyn LogReader>,
-    /// The read models, for their figures alone: only the fold writes them.
-    pub store: Arc<Store>,
     /// Where views come from.
     pub source: Arc<dyn Source>,
     /// How far the fold has come.

@@ -115,6 +115,9 @@ impl Notifier {
         let touched = &applied.touched;
         let mut state = self.state();
         state.last.lsn = lsn;
+        if touched.everything {
+            state.touch_everybody(lsn);
+        }
         for user in &touched.users {
             if let Ok(user) = <&UserId>::try_from(user.as_str()) {
                 state.touch_user(user, lsn);
@@ -271,6 +274,13 @@ impl State {
 
     fn touch_user(&mut self, user: &UserId, lsn: Lsn) {
         if let Some(active) = self.users.get_mut(user) {
+            active.stale = true;
+            active.raise(Mark { lsn, ephemeral: 0 });
+        }
+    }
+
+    fn touch_everybody(&mut self, lsn: Lsn) {
+        for active in self.users.values_mut() {
             active.stale = true;
             active.raise(Mark { lsn, ephemeral: 0 });
         }
