@@ -1,32 +1,29 @@
 //! The composition root: the one place that knows every part. Opens the log, folds it, and serves; stops in reverse.
 
+mod ground;
+mod tasks;
+
 use std::{
-    cell::Cell,
     io::Write,
     net::{IpAddr, SocketAddr},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::Path,
+    os::unix::fs::OpenOptionsExt,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
-use projections::{Reader, Source, Store, StoreError, StoreOptions};
-use schemas::Lsn;
+use ground::Ground;
+use projections::{Source, StoreError};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::{Clock, Random, StoppedClock, SystemClock, SystemRandom},
+    clock::{Clock, Random, SystemClock, SystemRandom},
     commands::{self, Backlog, Commands, FoundingError},
-    config::{Backend, Config},
+    config::Config,
     ephemeral::Ephemeral,
     fold::{self, Driver, Progress, Rebuilds, ReplayError, Replayed},
     http::{self, App, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
     keys::{KeyError, OwnKey},
-    log::{
-        FrozenLog, Log, LogReader,
-        embedded::{EmbeddedLog, EmbeddedOptions, Observer, OpenError},
-    },
+    log::{Log, LogReader, embedded::OpenError},
     metrics::Metrics,
     nodes::{self, Alone, Join, Members, Message, Node},
     sync::{Acknowledged, Notifier, Syncs},
@@ -111,11 +108,10 @@ impl Server {
     pub async fn start(mut config: Config, mut world: World) -> Result<Self, StartError> {
         let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
         let Ground { log, driver, source, progress } = match Replayed::find(&config.data)? {
-            Some(replayed) => open_replay(&mut config, &mut world, replayed).await?,
-            None => open(&config, &world, &metrics).await?,
+            Some(replayed) => ground::open_replay(&mut config, &mut world, replayed).await?,
+            None => ground::open(&config, &world, &metrics).await?,
         };
         let World { clock, random, lens, channel, .. } = world;
-        let source: Arc<dyn Source> = source;
         let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
         let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
         let node = Node { number: config.node.number, boot: random.alphanumeric(8) };
@@ -176,12 +172,12 @@ impl Server {
         });
         let mut tasks = vec![
             tokio::spawn(http::listen::serve(listeners, http::router(app.clone()), app.clone(), stop.clone())),
-            tokio::spawn(expire(ephemeral, notifier, stop.clone())),
+            tokio::spawn(tasks::expire(ephemeral, notifier, stop.clone())),
         ];
         tasks.extend(others.map(|channel| tokio::spawn(nodes::beat(channel, alive, stop.clone()))));
         if driver.is_some() {
-            tasks.push(tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())));
-            tasks.push(tokio::spawn(follow(app.commands.clone(), stop.clone())));
+            tasks.push(tokio::spawn(tasks::acknowledge(acknowledged, app.commands.clone(), stop.clone())));
+            tasks.push(tokio::spawn(tasks::follow(app.commands.clone(), stop.clone())));
         }
         Ok(Self { addresses, app, log, driver, stop, tasks })
     }
@@ -220,48 +216,6 @@ impl Server {
     }
 }
 
-/// What a server stands on.
-struct Ground {
-    log: Arc<dyn Log>,
-    driver: Option<Driver>,
-    source: Arc<Reader>,
-    progress: Arc<Progress>,
-}
-
-/// Opens the log, writes its first record if it is empty, and folds it to its end.
-async fn open(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Ground, StartError> {
-    // What is in it concerns nobody else on the machine.
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
-    made.map_err(io(config.data.display().to_string()))?;
-    let log = match &world.log {
-        Some(log) => Arc::clone(log),
-        None => open_log(config, metrics).await?,
-    };
-    let store = open_models(config, Arc::clone(&log), &*world.clock).await?;
-    commands::found(&*log, &config.server_name, &*world.clock, &*world.random).await?;
-    let (driver, source) = fold(Arc::clone(&log), store, Arc::clone(metrics)).await?;
-    Ok(Ground { log, progress: driver.progress(), driver: Some(driver), source })
-}
-
-/// Opens what a replay left: nothing is appended or folded any more, and the clock shows the moment of its last record.
-async fn open_replay(config: &mut Config, world: &mut World, replayed: Replayed) -> Result<Ground, StartError> {
-    config.server_name.clone_from(&replayed.server_name);
-    let (folder, memory) = (config.data.clone(), memory(config));
-    let opened = tokio::task::spawn_blocking(move || fold::open_replay(&folder, &replayed, memory));
-    let (progress, source) = opened.await.map_err(|error| StartError::Internal(error.to_string()))??;
-    let cursor = progress.cursor();
-    world.clock = Arc::new(StoppedClock::at(cursor.log_time.ms));
-    Ok(Ground { log: Arc::new(FrozenLog::at(&cursor)), driver: None, source, progress })
-}
-
-fn memory(config: &Config) -> StoreOptions {
-    let mib = 1 << 20;
-    StoreOptions {
-        block_cache_bytes: config.memory.block_cache_mib * mib,
-        write_buffer_bytes: config.memory.write_buffer_mib * mib,
-    }
-}
-
 /// Wakes those who wait whenever something was folded, or somebody types or comes.
 fn notifier(source: Arc<dyn Source>, progress: &Progress, ephemeral: &Ephemeral) -> Arc<Notifier> {
     let notifier = Arc::new(Notifier::new(source));
@@ -275,17 +229,6 @@ fn notifier(source: Arc<dyn Source>, progress: &Progress, ephemeral: &Ephemeral)
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
     let what = what.into();
     move |source| StartError::Io { what, source }
-}
-
-async fn open_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Log>, StartError> {
-    if let Backend::Kafka(_) = config.log.backend {
-        return Err(StartError::Internal("the Kafka backend is not there yet".into()));
-    }
-    let folder = config.log_folder();
-    let observer: Arc<dyn Observer> = Arc::clone(metrics) as Arc<dyn Observer>;
-    let options = EmbeddedOptions { sync_delay: config.log.sync_delay, observer, ..EmbeddedOptions::default() };
-    let opened = tokio::task::spawn_blocking(move || EmbeddedLog::create_or_open(&folder, options));
-    Ok(Arc::new(opened.await.map_err(|error| StartError::Internal(error.to_string()))??))
 }
 
 /// The shared secret: from the settings, or one that was made at the first start.
@@ -334,85 +277,4 @@ fn note_address(config: &Config, addresses: &[SocketAddr]) -> Result<(), StartEr
     let file = config.address_file();
     let url = format!("http://{}", SocketAddr::new(host, address.port()));
     std::fs::write(&file, url).map_err(io(file.display().to_string()))
-}
-
-/// Opens the read models. Damaged ones are set aside: they can be folded again. Those that are no fold of this log are
-/// refused before anything is written to it.
-async fn open_models(config: &Config, log: Arc<dyn Log>, clock: &dyn Clock) -> Result<Arc<Store>, StartError> {
-    let (folder, memory) = (config.read_models_folder(), memory(config));
-    let aside = folder.with_extension(format!("damaged-{}", clock.now_ms()));
-    let opened = tokio::task::spawn_blocking(move || {
-        let store = open_store(&folder, &aside, memory)?;
-        fold::check_fit(&*log, &store.cursor()?)?;
-        Ok(store)
-    });
-    opened.await.map_err(|error| StartError::Internal(error.to_string()))?
-}
-
-/// Folds what the read models lack.
-async fn fold(
-    log: Arc<dyn Log>,
-    store: Arc<Store>,
-    metrics: Arc<Metrics>,
-) -> Result<(Driver, Arc<Reader>), StartError> {
-    let runtime = tokio::runtime::Handle::current();
-    let started = tokio::task::spawn_blocking(move || {
-        Ok(Driver::start(fold::Start { log, store, metrics, report: &report() }, runtime)?)
-    });
-    started.await.map_err(|error| StartError::Internal(error.to_string()))?
-}
-
-fn open_store(folder: &Path, aside: &Path, memory: StoreOptions) -> Result<Arc<Store>, StartError> {
-    match Store::open(folder, memory) {
-        Err(error) if Store::is_damaged(&error) => {
-            tracing::error!(%error, aside = %aside.display(), "the read models are damaged: set aside, and folded again from the log");
-            std::fs::rename(folder, aside).map_err(io(folder.display().to_string()))?;
-            Ok(Arc::new(Store::open(folder, memory)?))
-        }
-        opened => Ok(Arc::new(opened?)),
-    }
-}
-
-/// Tells how far a long start has come, every few seconds.
-fn report() -> impl Fn(Lsn, Lsn) {
-    let told = Cell::new(Instant::now());
-    move |at, tail| {
-        if told.get().elapsed() >= Duration::from_secs(3) {
-            told.set(Instant::now());
-            tracing::info!(%at, %tail, "folding the log");
-        }
-    }
-}
-
-/// Ends typing and presence that nobody renews, and forgets who has not synced for long.
-async fn expire(ephemeral: Arc<Ephemeral>, notifier: Arc<Notifier>, stop: CancellationToken) {
-    let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    while stop.run_until_cancelled(seconds.tick()).await.is_some() {
-        ephemeral.expire();
-        notifier.forget_idle();
-    }
-}
-
-/// Lets rooms follow what an earlier run, or a log that could not be written, kept from them.
-async fn follow(commands: Commands, stop: CancellationToken) {
-    let mut minutes = tokio::time::interval(Duration::from_secs(60));
-    while stop.run_until_cancelled(minutes.tick()).await.is_some() {
-        if let Some(Err(error)) = stop.run_until_cancelled(commands.let_all_rooms_follow()).await {
-            tracing::warn!(%error, "some rooms have yet to follow a change of a profile or the end of an account");
-        }
-    }
-}
-
-/// Puts on the log what devices have got, once a minute and at the end.
-async fn acknowledge(acknowledged: Arc<Acknowledged>, commands: Commands, stop: CancellationToken) {
-    let mut minutes = tokio::time::interval(Duration::from_secs(60));
-    loop {
-        let goes_on = stop.run_until_cancelled(minutes.tick()).await.is_some();
-        if let Err(error) = acknowledged.flush(&commands).await {
-            tracing::warn!(%error, "what devices have got is not noted yet");
-        }
-        if !goes_on {
-            return;
-        }
-    }
 }

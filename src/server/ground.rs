@@ -1,0 +1,132 @@
+//! What a server stands on: its log, and the read models folded from it.
+
+use std::{
+    cell::Cell,
+    os::unix::fs::DirBuilderExt,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use projections::{Source, Store, StoreOptions};
+use schemas::Lsn;
+
+use super::{StartError, World, io};
+use crate::{
+    clock::{Clock, StoppedClock},
+    commands,
+    config::{Backend, Config},
+    fold::{self, Driver, Progress, Replayed},
+    log::{
+        FrozenLog, Log,
+        embedded::{EmbeddedLog, EmbeddedOptions, Observer},
+    },
+    metrics::Metrics,
+};
+
+/// What a server stands on.
+pub(super) struct Ground {
+    pub log: Arc<dyn Log>,
+    /// None for a replay: nothing is folded into it.
+    pub driver: Option<Driver>,
+    pub source: Arc<dyn Source>,
+    pub progress: Arc<Progress>,
+}
+
+/// Opens the log, writes its first record if it is empty, and folds it to its end.
+pub(super) async fn open(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Ground, StartError> {
+    // What is in it concerns nobody else on the machine.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
+    made.map_err(io(config.data.display().to_string()))?;
+    let log = match &world.log {
+        Some(log) => Arc::clone(log),
+        None => open_log(config, metrics).await?,
+    };
+    let store = open_models(config, Arc::clone(&log), &*world.clock).await?;
+    commands::found(&*log, &config.server_name, &*world.clock, &*world.random).await?;
+    let (driver, source) = fold(Arc::clone(&log), store, Arc::clone(metrics)).await?;
+    Ok(Ground { log, progress: driver.progress(), driver: Some(driver), source })
+}
+
+/// Opens what a replay left: nothing is appended or folded any more, and the clock shows the moment of its last record.
+pub(super) async fn open_replay(
+    config: &mut Config,
+    world: &mut World,
+    replayed: Replayed,
+) -> Result<Ground, StartError> {
+    config.server_name.clone_from(&replayed.server_name);
+    let (folder, memory) = (config.data.clone(), memory(config));
+    let opened = tokio::task::spawn_blocking(move || fold::open_replay(&folder, &replayed, memory));
+    let (progress, source) = opened.await.map_err(|error| StartError::Internal(error.to_string()))??;
+    let cursor = progress.cursor();
+    world.clock = Arc::new(StoppedClock::at(cursor.log_time.ms));
+    Ok(Ground { log: Arc::new(FrozenLog::at(&cursor)), driver: None, source, progress })
+}
+
+fn memory(config: &Config) -> StoreOptions {
+    let mib = 1 << 20;
+    StoreOptions {
+        block_cache_bytes: config.memory.block_cache_mib * mib,
+        write_buffer_bytes: config.memory.write_buffer_mib * mib,
+    }
+}
+
+async fn open_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Log>, StartError> {
+    if let Backend::Kafka(_) = config.log.backend {
+        return Err(StartError::Internal("the Kafka backend is not there yet".into()));
+    }
+    let folder = config.log_folder();
+    let observer: Arc<dyn Observer> = Arc::clone(metrics) as Arc<dyn Observer>;
+    let options = EmbeddedOptions { sync_delay: config.log.sync_delay, observer, ..EmbeddedOptions::default() };
+    let opened = tokio::task::spawn_blocking(move || EmbeddedLog::create_or_open(&folder, options));
+    Ok(Arc::new(opened.await.map_err(|error| StartError::Internal(error.to_string()))??))
+}
+
+/// Opens the read models. Damaged ones are set aside: they can be folded again. Those that are no fold of this log are
+/// refused before anything is written to it.
+async fn open_models(config: &Config, log: Arc<dyn Log>, clock: &dyn Clock) -> Result<Arc<Store>, StartError> {
+    let (folder, memory) = (config.read_models_folder(), memory(config));
+    let aside = folder.with_extension(format!("damaged-{}", clock.now_ms()));
+    let opened = tokio::task::spawn_blocking(move || {
+        let store = open_store(&folder, &aside, memory)?;
+        fold::check_fit(&*log, &store.cursor()?)?;
+        Ok(store)
+    });
+    opened.await.map_err(|error| StartError::Internal(error.to_string()))?
+}
+
+/// Folds what the read models lack.
+async fn fold(
+    log: Arc<dyn Log>,
+    store: Arc<Store>,
+    metrics: Arc<Metrics>,
+) -> Result<(Driver, Arc<dyn Source>), StartError> {
+    let runtime = tokio::runtime::Handle::current();
+    let started = tokio::task::spawn_blocking(move || {
+        let (driver, reader) = Driver::start(fold::Start { log, store, metrics, report: &report() }, runtime)?;
+        Ok((driver, reader as Arc<dyn Source>))
+    });
+    started.await.map_err(|error| StartError::Internal(error.to_string()))?
+}
+
+fn open_store(folder: &Path, aside: &Path, memory: StoreOptions) -> Result<Arc<Store>, StartError> {
+    match Store::open(folder, memory) {
+        Err(error) if Store::is_damaged(&error) => {
+            tracing::error!(%error, aside = %aside.display(), "the read models are damaged: set aside, and folded again from the log");
+            std::fs::rename(folder, aside).map_err(io(folder.display().to_string()))?;
+            Ok(Arc::new(Store::open(folder, memory)?))
+        }
+        opened => Ok(Arc::new(opened?)),
+    }
+}
+
+/// Tells how far a long start has come, every few seconds.
+fn report() -> impl Fn(Lsn, Lsn) {
+    let told = Cell::new(Instant::now());
+    move |at, tail| {
+        if told.get().elapsed() >= Duration::from_secs(3) {
+            told.set(Instant::now());
+            tracing::info!(%at, %tail, "folding the log");
+        }
+    }
+}

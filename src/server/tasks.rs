@@ -1,0 +1,44 @@
+//! What a server does by itself.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    commands::Commands,
+    ephemeral::Ephemeral,
+    sync::{Acknowledged, Notifier},
+};
+
+/// Ends typing and presence that nobody renews, and forgets who has not synced for long.
+pub(super) async fn expire(ephemeral: Arc<Ephemeral>, notifier: Arc<Notifier>, stop: CancellationToken) {
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    while stop.run_until_cancelled(seconds.tick()).await.is_some() {
+        ephemeral.expire();
+        notifier.forget_idle();
+    }
+}
+
+/// Lets rooms follow what an earlier run, or a log that could not be written, kept from them.
+pub(super) async fn follow(commands: Commands, stop: CancellationToken) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    while stop.run_until_cancelled(minutes.tick()).await.is_some() {
+        if let Some(Err(error)) = stop.run_until_cancelled(commands.let_all_rooms_follow()).await {
+            tracing::warn!(%error, "some rooms have yet to follow a change of a profile or the end of an account");
+        }
+    }
+}
+
+/// Puts on the log what devices have got, once a minute and at the end.
+pub(super) async fn acknowledge(acknowledged: Arc<Acknowledged>, commands: Commands, stop: CancellationToken) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        let goes_on = stop.run_until_cancelled(minutes.tick()).await.is_some();
+        if let Err(error) = acknowledged.flush(&commands).await {
+            tracing::warn!(%error, "what devices have got is not noted yet");
+        }
+        if !goes_on {
+            return;
+        }
+    }
+}
