@@ -40,6 +40,8 @@ pub enum Tag {
     Published = 15,
     /// A login token; name: its SHA-256 in hexadecimal.
     LoginToken = 16,
+    /// A shard of the work that is done once; name: its number, decimal.
+    Shard = 17,
 }
 
 /// A resource on which decisions rest: its tag and the first 16 bytes of SHA-256 of its name.

@@ -3,7 +3,7 @@
 //!
 //! The change itself is one record; it is on the log before anything follows from it. Whose rooms are behind is a read
 //! model ([`following`]): what a crash, or a log without room, kept from following is looked at again at the start and
-//! once a minute.
+//! every few seconds, by the one node that has the lease of the user's shard.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,6 +22,7 @@ use super::{
     Commands, Decision, Error, Parts, Request,
     guards::user_status,
     lane::{Job, Step, Tip},
+    leases::{Lease, Shard, once},
     membership::{AUTHORISED, add_profile},
     room::{NewEvent, Room, compose, now},
     unchanged,
@@ -39,7 +40,7 @@ impl Commands {
     pub(super) async fn let_rooms_follow(&self, user: &UserId) {
         let (commands, user) = (self.clone(), user.to_owned());
         let following = self.tasks.spawn(async move {
-            if let Err(error) = commands.follow(&user).await {
+            if let Err(error) = commands.follow(&user, None).await {
                 tracing::debug!(%user, %error, "some rooms follow later");
             }
         });
@@ -47,31 +48,45 @@ impl Commands {
         tokio::time::timeout(PATIENCE, following).await.ok();
     }
 
-    /// Lets all rooms follow that have not yet.
+    /// Lets all rooms follow that have not yet followed changes up to a position, as far as that is this node's to do.
     ///
     /// # Errors
     /// When the store fails, or the log can't be written.
-    pub async fn let_all_rooms_follow(&self) -> Result<(), Error> {
-        let behind = following::all(&self.parts().source.view()?).collect::<Result<Vec<_>, _>>()?;
+    pub async fn let_all_rooms_follow(&self, up_to: Lsn) -> Result<(), Error> {
+        let view = self.parts().source.view()?;
+        let behind = following::all(&view).collect::<Result<Vec<_>, _>>()?;
+        drop(view);
         let mut all = Ok(());
-        for user in behind.iter().filter_map(|user| <&UserId>::try_from(user.as_str()).ok()) {
-            // What keeps the rooms of one user from following need not keep those of others.
-            all = all.and(self.follow(user).await);
+        for (user, change) in &behind {
+            if let (Ok(user), true) = (<&UserId>::try_from(user.as_str()), *change <= up_to) {
+                // What keeps the rooms of one user from following need not keep those of others.
+                all = all.and(self.follow_once(user).await);
+            }
         }
         all
     }
 
-    async fn follow(&self, user: &UserId) -> Result<(), Error> {
+    async fn follow_once(&self, user: &UserId) -> Result<(), Error> {
+        match self.lease(Shard::of(user.as_str())).await? {
+            Some(lease) => self.follow(user, Some(lease)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whoever made the change does this without a lease: another node may do it too, and nothing is done twice.
+    async fn follow(&self, user: &UserId, lease: Option<Lease>) -> Result<(), Error> {
         let view = self.parts().source.view()?;
         let Some(change) = following::behind(&view, user.as_str())? else { return Ok(()) };
         let rooms = concerned(&view, user)?;
         drop(view);
         let origin = Origin::User { user: user.to_string(), device: None };
-        let request = Request { cause: Some(change), ..origin.into() };
+        let request = Request { cause: Some(change), lease, ..origin.into() };
+        let once = |room: &str| Some(once("follow", &[user.as_str(), room], change));
         let at = now(self.parts());
         let follow = async |room: OwnedRoomId| {
             let job = Follow { parts: Arc::clone(self.parts()), room: room.clone(), user: user.to_owned(), at };
-            match self.lanes().run(&room, request.clone(), job).await {
+            let request = Request { id: once(room.as_str()), ..request.clone() };
+            match self.lanes().run(&room, request, job).await {
                 // The rules of a room have the last word.
                 Err(Error::Refused(why)) => tracing::debug!(%room, %user, why = why.message, "a room does not follow"),
                 followed => return followed,
@@ -84,7 +99,7 @@ impl Commands {
             all = all.and(followed);
         }
         all?;
-        let user = user.to_string();
+        let (user, request) = (user.to_string(), Request { id: once(""), ..request.clone() });
         let decide = move |view: &View| {
             // Another node may have said so, or there may be another change.
             if following::behind(view, &user)? != Some(change) {
@@ -93,7 +108,7 @@ impl Commands {
             let fact = RoomsFollowed { user: user.clone(), up_to: change };
             Ok(Decision::append_then(Draft { facts: vec![fact.into()], ..Draft::default() }, ()))
         };
-        self.execute(request.clone(), decide).await
+        self.execute_once(request, decide, |_, _| Ok(())).await
     }
 }
 

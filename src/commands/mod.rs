@@ -19,6 +19,7 @@ pub mod guards;
 pub mod inbound;
 pub mod keys;
 pub mod lane;
+pub mod leases;
 pub mod membership;
 pub mod profiles;
 pub mod push_rules;
@@ -41,6 +42,7 @@ pub use backlog::Backlog;
 pub use error::{Error, Refusal};
 pub use genesis::{FoundingError, found, server_of};
 pub use guards::Sender;
+pub use leases::Lease;
 pub use stamp::Stamp;
 pub use state_cache::StateCache;
 
@@ -49,6 +51,7 @@ use crate::{
     fold::{Progress, Stopped},
     keys::OwnKey,
     log::Log,
+    nodes::Members,
 };
 
 /// How long a decision is made again before the request is told to come back.
@@ -72,6 +75,8 @@ pub struct Parts {
     pub server_name: OwnedServerName,
     /// This node.
     pub node: u32,
+    /// Which nodes live.
+    pub members: Arc<Members>,
     /// What is appended and not folded yet.
     pub backlog: Backlog,
 }
@@ -135,11 +140,13 @@ pub struct Request {
     pub id: Option<RecordId>,
     /// The record that it follows from, where nobody asked for it anew.
     pub cause: Option<Lsn>,
+    /// The lease under which it is done, for work that is done once.
+    pub lease: Option<Lease>,
 }
 
 impl From<Origin> for Request {
     fn from(origin: Origin) -> Self {
-        Self { origin, id: None, cause: None }
+        Self { origin, id: None, cause: None, lease: None }
     }
 }
 

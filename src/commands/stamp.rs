@@ -7,7 +7,7 @@ use schemas::{
     facts::{EventBodies, EventLearned, IdleGap, StagedEvents},
 };
 
-use super::{Error, Parts, Refusal, Request};
+use super::{Error, Lease, Parts, Refusal, Request};
 use crate::telemetry;
 
 /// A staged part holds about so many bytes of events; an event has at most 64 KiB.
@@ -23,6 +23,7 @@ pub struct Stamp {
     parts: Arc<Parts>,
     origin: Origin,
     cause: Option<Lsn>,
+    lease: Option<Lease>,
     id: RecordId,
     attempt: u16,
     /// The request's, so that its log lines show what it wrote.
@@ -35,7 +36,8 @@ impl Stamp {
     pub fn new(parts: &Arc<Parts>, request: Request) -> Self {
         let id = request.id.unwrap_or_else(|| parts.random.record_id());
         let span = tracing::Span::current();
-        Self { parts: Arc::clone(parts), origin: request.origin, cause: request.cause, id, attempt: 0, span }
+        let Request { origin, cause, lease, .. } = request;
+        Self { parts: Arc::clone(parts), origin, cause, lease, id, attempt: 0, span }
     }
 
     /// The record's id: the same in all attempts.
@@ -58,9 +60,9 @@ impl Stamp {
     /// staged events where it would be too large. They are folded dry, so that no poison gets on the log.
     ///
     /// # Errors
-    /// When the record is too large, would change too much, or could not be folded.
+    /// When the record is too large, would change too much, or could not be folded; when the lease is another node's.
     pub fn seal(&self, draft: Draft, view: &View) -> Result<Vec<Bytes>, Error> {
-        let (header, facts) = self.stamp(draft, None);
+        let (header, facts) = self.stamp(draft, view, None)?;
         let mut records = self.idle_gap(view, &header)?;
         match encode(header.clone(), &facts) {
             Err(DecodeError::TooLarge { .. }) => self.stage(header, facts, &mut records)?,
@@ -79,9 +81,9 @@ impl Stamp {
     /// decoded again, and not folded dry.
     ///
     /// # Errors
-    /// When the record is too large, or could not be decoded.
+    /// When the record is too large, or could not be decoded; when the lease is another node's.
     pub fn seal_message(&self, draft: Draft, view: &View, after: Option<RecordId>) -> Result<Vec<Bytes>, Error> {
-        let (header, facts) = self.stamp(draft, after);
+        let (header, facts) = self.stamp(draft, view, after)?;
         let mut records = if after.is_none() { self.idle_gap(view, &header)? } else { Vec::with_capacity(1) };
         let bytes = encode(header, &facts)?;
         let record = Record::decode(&bytes).map_err(|error| broken(&error))?;
@@ -90,10 +92,11 @@ impl Stamp {
         Ok(records)
     }
 
-    fn stamp(&self, draft: Draft, after: Option<RecordId>) -> (Header, Vec<Fact>) {
-        let Draft { reads, writes, facts } = draft;
+    fn stamp(&self, draft: Draft, view: &View, after: Option<RecordId>) -> Result<(Header, Vec<Fact>), Error> {
+        let Draft { mut reads, writes, facts } = draft;
+        reads.extend(self.lease.map(|lease| lease.guard(view)).transpose()?);
         let header = self.header(self.id, self.parts.now_ms());
-        (Header { attempt: self.attempt, reads, writes, after, ..header }, facts)
+        Ok((Header { attempt: self.attempt, reads, writes, after, ..header }, facts))
     }
 
     fn idle_gap(&self, view: &View, header: &Header) -> Result<Vec<Bytes>, Error> {

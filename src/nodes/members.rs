@@ -5,6 +5,7 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
 use super::{Message, Node, Told};
 use crate::clock::Clock;
@@ -13,6 +14,8 @@ use crate::clock::Clock;
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A node that was not heard for this time is taken for dead.
 pub const PATIENCE: Duration = Duration::from_secs(6);
+/// A node that has not heard itself for this time can't judge who lives.
+const DEAF: Duration = Duration::from_secs(3);
 
 /// A node that lives, as far as this one knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,13 +43,20 @@ pub struct Members {
     own: Node,
     /// The public half of the signing key, base64.
     key: String,
+    /// There can be no others.
+    alone: bool,
     heard: Mutex<Heard>,
+    left: Notify,
 }
 
 #[derive(Default)]
 struct Heard {
     /// Each with the time when it was heard last.
     others: BTreeMap<u32, (Member, Duration)>,
+    /// Since when, and when last, this node hears itself.
+    own: Option<(Duration, Duration)>,
+    /// When somebody came or left.
+    changed: Duration,
     conflict: Option<(Conflict, Duration)>,
 }
 
@@ -54,7 +64,15 @@ impl Members {
     /// Knows of no other node yet.
     #[must_use]
     pub fn new(own: Node, key: String, clock: Arc<dyn Clock>) -> Self {
-        Self { clock, own, key, heard: Mutex::default() }
+        let changed = clock.elapsed();
+        let heard = Mutex::new(Heard { changed, ..Heard::default() });
+        Self { clock, own, key, alone: false, heard, left: Notify::new() }
+    }
+
+    /// The same where there can be no others.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     /// This node.
@@ -71,22 +89,34 @@ impl Members {
     pub fn hear(&self, told: &Told) {
         let Node { number, boot } = &told.from;
         if *boot == self.own.boot {
-            return;
+            return self.hear_itself();
         }
         match &told.message {
             Message::Leaving => {
                 let mut heard = self.heard();
                 if heard.others.get(number).is_some_and(|(member, _)| member.node.boot == *boot) {
                     heard.others.remove(number);
+                    heard.changed = self.clock.elapsed();
+                    self.left.notify_waiters();
                 }
             }
             Message::Alive { .. } if *number == self.own.number => self.note(Conflict::Number(*number)),
             Message::Alive { key, .. } if *key != self.key => self.note(Conflict::Key(*number)),
             Message::Alive { url, .. } => {
-                let member = Member { node: told.from.clone(), url: url.clone() };
-                self.heard().others.insert(*number, (member, self.clock.elapsed()));
+                let (member, now) = (Member { node: told.from.clone(), url: url.clone() }, self.clock.elapsed());
+                let mut heard = self.heard();
+                let before = heard.others.insert(*number, (member, now));
+                if !before.is_some_and(|(member, at)| member.node.boot == *boot && self.is_recent(at)) {
+                    heard.changed = now;
+                }
             }
         }
+    }
+
+    fn hear_itself(&self) {
+        let (now, mut heard) = (self.clock.elapsed(), self.heard());
+        let since = heard.own.filter(|(_, last)| now.saturating_sub(*last) < DEAF).map_or(now, |(since, _)| since);
+        heard.own = Some((since, now));
     }
 
     fn note(&self, conflict: Conflict) {
@@ -112,6 +142,37 @@ impl Members {
     #[must_use]
     pub fn others_alive(&self) -> Vec<Member> {
         self.heard().others.values().filter(|(_, at)| self.is_recent(*at)).map(|(member, _)| member.clone()).collect()
+    }
+
+    /// Whether another node lives.
+    #[must_use]
+    pub fn lives(&self, number: u32) -> bool {
+        self.heard().others.get(&number).is_some_and(|(_, at)| self.is_recent(*at))
+    }
+
+    /// Whether this node has listened long enough to say of who was not heard that they don't live. One that doesn't
+    /// hear itself is deaf, and can't.
+    #[must_use]
+    pub fn can_judge(&self) -> bool {
+        let now = self.clock.elapsed();
+        let hears = |(since, last)| now.saturating_sub(last) < DEAF && now.saturating_sub(since) >= PATIENCE;
+        self.alone || self.heard().own.is_some_and(hears)
+    }
+
+    /// How long nobody has come, left or died.
+    #[must_use]
+    pub fn stable_for(&self) -> Duration {
+        if self.alone {
+            return Duration::MAX;
+        }
+        let heard = self.heard();
+        let deaths = heard.others.values().filter(|(_, at)| !self.is_recent(*at)).map(|(_, at)| *at + PATIENCE);
+        self.clock.elapsed().saturating_sub(deaths.fold(heard.changed, Duration::max))
+    }
+
+    /// Waits until a node says that it stops.
+    pub async fn somebody_left(&self) {
+        self.left.notified().await;
     }
 
     /// The node that a thing belongs to, by rendezvous hashing over those that live: none if it is this one.
@@ -154,6 +215,46 @@ mod tests {
         assert_eq!(numbers(), [3]);
         members.hear(&Told { from: node(3), message: Message::Leaving });
         assert!(numbers().is_empty());
+    }
+
+    #[test]
+    fn a_node_judges_others_once_it_has_listened() {
+        let clock = Arc::new(SimulatedClock::at(1));
+        let members = members(1, &clock);
+        let own = Told { from: node(1), ..alive(1) };
+        for _ in 0..6 {
+            assert!(!members.can_judge());
+            members.hear(&own);
+            clock.advance(HEARTBEAT);
+        }
+        assert!(members.can_judge());
+        clock.advance(DEAF);
+        assert!(!members.can_judge(), "it is deaf");
+        members.hear(&own);
+        assert!(!members.can_judge(), "and has missed what was told meanwhile");
+        assert!(Members::new(node(1), "key".into(), clock).alone().can_judge());
+    }
+
+    #[test]
+    fn it_is_known_how_long_nobody_came_left_or_died() {
+        let clock = Arc::new(SimulatedClock::at(1));
+        let members = members(1, &clock);
+        let after = |time: Duration| {
+            clock.advance(time);
+            members.stable_for()
+        };
+        assert_eq!(after(Duration::from_secs(2)), Duration::from_secs(2));
+        members.hear(&alive(2));
+        assert_eq!(after(HEARTBEAT), HEARTBEAT);
+        members.hear(&alive(2));
+        assert_eq!(after(HEARTBEAT), HEARTBEAT * 2, "it was there before");
+        assert_eq!(after(PATIENCE), HEARTBEAT, "it died in between");
+        members.hear(&alive(2));
+        assert_eq!(after(HEARTBEAT), HEARTBEAT, "it is back");
+        members.hear(&Told { from: Node { number: 2, boot: "next".into() }, ..alive(2) });
+        assert_eq!(after(HEARTBEAT), HEARTBEAT, "it runs anew");
+        members.hear(&Told { from: Node { number: 2, boot: "next".into() }, message: Message::Leaving });
+        assert_eq!(after(Duration::ZERO), Duration::ZERO);
     }
 
     #[test]

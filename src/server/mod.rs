@@ -116,9 +116,10 @@ impl Server {
         let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
         let node = Node { number: config.node.number, boot: random.alphanumeric(8) };
         let public_key = key.public().encode();
-        let members = Arc::new(Members::new(node.clone(), public_key.clone(), Arc::clone(&clock)));
+        let members = Members::new(node.clone(), public_key.clone(), Arc::clone(&clock));
         // Nothing is told by who only shows what was.
         let others = channel.filter(|_| driver.is_some()).map(|join| join(node.clone()));
+        let members = Arc::new(if others.is_some() { members } else { members.alone() });
         let channel = others.clone().unwrap_or_else(|| Arc::new(Alone::new(node.clone())));
         let listening = Arc::clone(&members);
         channel.listen(Box::new(move |_, told| listening.hear(told)));
@@ -133,6 +134,7 @@ impl Server {
             key: Arc::new(key),
             server_name: config.server_name.clone(),
             node: node.number,
+            members: Arc::clone(&members),
             backlog: Backlog::default(),
         });
         let (listeners, addresses) = bind(&config).await?;

@@ -19,13 +19,24 @@ pub(super) async fn expire(ephemeral: Arc<Ephemeral>, notifier: Arc<Notifier>, s
     }
 }
 
-/// Lets rooms follow what an earlier run, or a log that could not be written, kept from them.
+/// Lets rooms follow what an earlier run, a node that died, or a log that could not be written kept from them. Changes of
+/// the last seconds are still in the hands of who made them.
 pub(super) async fn follow(commands: Commands, stop: CancellationToken) {
-    let mut minutes = tokio::time::interval(Duration::from_secs(60));
-    while stop.run_until_cancelled(minutes.tick()).await.is_some() {
-        if let Some(Err(error)) = stop.run_until_cancelled(commands.let_all_rooms_follow()).await {
+    let parts = Arc::clone(commands.parts());
+    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    let mut before = parts.progress.cursor().lsn;
+    let due = async |ticks: &mut tokio::time::Interval| {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = parts.members.somebody_left() => {}
+        }
+    };
+    while stop.run_until_cancelled(due(&mut ticks)).await.is_some() {
+        let now = parts.progress.cursor().lsn;
+        if let Some(Err(error)) = stop.run_until_cancelled(commands.let_all_rooms_follow(before)).await {
             tracing::warn!(%error, "some rooms have yet to follow a change of a profile or the end of an account");
         }
+        before = now;
     }
 }
 

@@ -18,6 +18,7 @@ mod fuzz;
 mod health;
 mod http;
 mod invariants;
+mod leases;
 mod log_time;
 mod neighbours;
 mod nodes;

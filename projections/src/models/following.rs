@@ -57,11 +57,12 @@ pub fn behind(read: &dyn Read, user: &str) -> Result<Option<Lsn>, StoreError> {
     row(read, BEHIND, KeyBuf::new().str(user))
 }
 
-/// The users whose rooms have not all followed, by user id.
-pub fn all(read: &dyn Read) -> impl Iterator<Item = Result<String, StoreError>> + '_ {
+/// The users whose rooms have not all followed, by user id, with the last change that they have not.
+pub fn all(read: &dyn Read) -> impl Iterator<Item = Result<(String, Lsn), StoreError>> + '_ {
     rows::<Lsn>(read, BEHIND, Range::prefix([])).map(|row| {
-        let user = KeyReader::new(&row?.0).str();
-        user.ok_or_else(|| malformed_key(BEHIND))
+        let (key, change) = row?;
+        let user = KeyReader::new(&key).str();
+        user.map(|user| (user, change)).ok_or_else(|| malformed_key(BEHIND))
     })
 }
 
@@ -100,7 +101,7 @@ mod tests {
         world.apply([set(BOB, "displayname")]);
         assert_eq!(behind(&world.view(), BOB).unwrap(), None, "an invitation does not show it");
         let end = world.apply([AccountDeactivated { user: BOB.into(), erase: false }.into()]);
-        assert_eq!(all(&world.view()).map(Result::unwrap).collect::<Vec<_>>(), [BOB]);
+        assert_eq!(all(&world.view()).map(Result::unwrap).collect::<Vec<_>>(), [(BOB.to_owned(), end)]);
         world.apply([followed(BOB, end)]);
         assert_eq!(all(&world.view()).count(), 0);
         world.check_replay();

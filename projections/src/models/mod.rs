@@ -23,6 +23,7 @@
 //! | push | How many unread notifications and highlights has this user in this room? |
 //! | directory | Where does this alias point? Which rooms are in the public list, the largest first? |
 //! | rooms | What is this room called, how large is it, is it blocked? Which rooms are there, in any order? |
+//! | leases | Which node owns this shard of the work that is done once? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
 pub mod account_data;
@@ -34,6 +35,7 @@ pub mod directory;
 pub mod events;
 pub mod following;
 pub mod keys;
+pub mod leases;
 pub mod login_tokens;
 pub mod membership;
 pub mod profiles;
@@ -111,6 +113,7 @@ models! {
     Push = push,
     Directory = directory,
     Rooms = rooms,
+    Leases = leases,
     Audit = audit,
 }
 

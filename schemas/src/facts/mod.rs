@@ -37,7 +37,7 @@ pub use keys::{
 pub use profiles::ProfileFieldSet;
 pub use receipts::{ReceiptKind, ReceiptSet};
 pub use rooms::{RoomBlocked, RoomForgotten, RoomsFollowed};
-pub use server::{Epoch, FormatBarrier, Genesis, IdleGap};
+pub use server::{Epoch, FormatBarrier, Genesis, IdleGap, ShardsTaken};
 pub use sessions::{LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed};
 pub use to_device::{Acknowledgement, ToDeviceAcknowledged, ToDeviceMessage, ToDeviceSent};
 
@@ -126,6 +126,7 @@ facts! {
     2 v 1 Verdict Epoch,
     3 v 1 Merge IdleGap,
     4 v 1 Verdict FormatBarrier,
+    6 v 1 Verdict ShardsTaken,
 
     10 v 1 Verdict EventLearned,
     11 v 1 Verdict EventPlaced,

@@ -34,3 +34,12 @@ pub struct FormatBarrier {
     /// The record format from here on.
     pub format: u8,
 }
+
+/// A node takes shards of the work that is done once: from here on it alone does what belongs to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShardsTaken {
+    /// Which.
+    pub shards: Vec<u8>,
+    /// The node's number.
+    pub node: u32,
+}

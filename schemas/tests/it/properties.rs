@@ -16,7 +16,7 @@ macro_rules! every_fact {
 }
 
 every_fact! {
-    Genesis Epoch IdleGap FormatBarrier EventLearned EventPlaced EventRestated EventBodies StateSetPart StagedEvents
+    Genesis Epoch IdleGap FormatBarrier ShardsTaken EventLearned EventPlaced EventRestated EventBodies StateSetPart StagedEvents
     StateSet EventTransaction RoomForgotten RoomBlocked RoomsFollowed UserRegistered PasswordSet AccountDeactivated AdminSet
     AccountStatusSet RegistrationTokenSet RegistrationTokenRemoved SessionOpened SessionRefreshed LoginTokenIssued LoginTokenUsed DeviceAdded
     DeviceRenamed DeviceRemoved DeviceKeysUploaded OneTimeKeysUploaded FallbackKeysUploaded OneTimeKeysClaimed

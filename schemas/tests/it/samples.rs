@@ -46,6 +46,7 @@ fn server() -> Vec<(&'static str, Fact)> {
         ("", Epoch { fork: Lsn(812), chain: Chain([0xab; 32]) }.into()),
         ("", IdleGap {}.into()),
         ("", FormatBarrier { format: 2 }.into()),
+        ("", ShardsTaken { shards: vec![0, 7, 15], node: 3 }.into()),
     ]
 }
 
