@@ -55,6 +55,18 @@ pub enum StoreError {
         /// The log's last Lsn.
         tail: Lsn,
     },
+    /// The log was restored from an older copy, and the read models have folded what was lost.
+    #[error(
+        "the read models are at Lsn {cursor}, but this log was restored up to Lsn {fork} and goes on at {epoch}: they show what was lost; move the read models' folder away to fold them again from the log"
+    )]
+    LostFuture {
+        /// The cursor.
+        cursor: Lsn,
+        /// The last record that was kept.
+        fork: Lsn,
+        /// The first record of the new epoch.
+        epoch: Lsn,
+    },
     /// The log's history is not the one that was folded.
     #[error(
         "the chain value at Lsn {lsn} is {found} in the read models, but {expected} in the log: one of them was altered"

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use projections::{Applied, Cursor, FoldError, Model, Projector, Reader, Source, Store, StoreError};
-use schemas::Lsn;
+use projections::{Applied, Cursor, Entry, FoldError, Model, Projector, Reader, Source, Store, StoreError};
+use schemas::{Fact, Lsn, Record};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot, watch},
@@ -352,6 +352,9 @@ pub fn check_fit(log: &dyn LogReader, cursor: &Cursor) -> Result<(), StartError>
         .into());
     }
     let there = log.read(cursor.lsn, 1, 1)?;
+    if let Some((fork, epoch)) = there.first().and_then(fork).filter(|(fork, _)| *fork < cursor.lsn) {
+        return Err(StoreError::LostFuture { cursor: cursor.lsn, fork, epoch }.into());
+    }
     let expected = there.first().filter(|entry| entry.lsn == cursor.lsn);
     let expected = expected.map(|entry| cursor.chain_before.extend(entry.lsn, &entry.bytes));
     if expected != Some(cursor.chain) {
@@ -363,6 +366,15 @@ pub fn check_fit(log: &dyn LogReader, cursor: &Cursor) -> Result<(), StartError>
         .into());
     }
     Ok(())
+}
+
+/// Where a record begins a new epoch: the last record before it, and its own position.
+fn fork(entry: &Entry) -> Option<(Lsn, Lsn)> {
+    let facts = Record::decode(&entry.bytes).ok()?.facts;
+    facts.iter().find_map(|fact| match fact.decode() {
+        Ok(Fact::Epoch(epoch)) => Some((epoch.fork, entry.lsn)),
+        _ => None,
+    })
 }
 
 /// Folds up to a position.

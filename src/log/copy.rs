@@ -204,7 +204,7 @@ fn fitting(from: &dyn LogReader, to: &dyn Importer) -> Result<Note, CopyError> {
 }
 
 /// The note at a record, computed from all before it if the log takes none; none if there is no such record.
-fn note_at(log: &dyn LogReader, lsn: Lsn) -> Result<Option<Note>, CopyError> {
+pub(super) fn note_at(log: &dyn LogReader, lsn: Lsn) -> Result<Option<Note>, CopyError> {
     if let Some(note) = log.note(lsn)? {
         return Ok(Some(note));
     }

@@ -22,6 +22,7 @@
 pub mod amendments;
 pub mod copy;
 pub mod embedded;
+pub mod epoch;
 mod follow;
 mod frozen;
 pub mod kafka;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use projections::{Source, StoreError};
+use projections::{Source, StoreError, View, models::timeline};
 use ruma::api::client::sync::sync_events::{DeviceLists, v3::Response};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,16 @@ pub enum SyncError {
     /// The token is from a time that this node has not come to.
     #[error("this node has not folded as far as the token; try again")]
     Ahead,
+}
+
+/// What is wanted by whoever has a token of a future that was lost when an older log was restored: everything since the
+/// fork, and all state, since theirs may be nothing that ever was. None for all others.
+fn landed(view: &View, wanted: &Wanted) -> Result<Option<Wanted>, StoreError> {
+    let Some(since) = &wanted.since else { return Ok(None) };
+    let Some(fork) = timeline::fork_before(view, since.lsn)? else { return Ok(None) };
+    let to_device = since.to_device.map(|lsn| lsn.min(fork));
+    let since = SyncToken { lsn: fork, to_device, ..since.clone() };
+    Ok(Some(Wanted { since: Some(since), full_state: true, lost: true, ..wanted.clone() }))
 }
 
 /// Answers syncs.
@@ -56,6 +66,8 @@ impl Syncs {
         {
             return Err(SyncError::Ahead);
         }
+        let landed = landed(&self.source.view()?, wanted)?;
+        let wanted = landed.as_ref().unwrap_or(wanted);
         loop {
             let mut watch = self.notifier.watch(&asker.user)?;
             let quiet = wanted.since.as_ref().filter(|since| self.is_quiet(&watch, since, wanted));
@@ -95,7 +107,10 @@ impl Syncs {
         if !self.progress.reached(since.lsn.max(until.lsn), AHEAD).await {
             return Err(SyncError::Ahead);
         }
-        Ok(v3::device_lists(&self.source.view()?, &self.ephemeral, asker, since, until.lsn)?)
+        let view = self.source.view()?;
+        let wanted = Wanted { since: Some(since), ..Wanted::default() };
+        let landed = landed(&view, &wanted)?;
+        Ok(v3::device_lists(&view, &self.ephemeral, asker, landed.as_ref().unwrap_or(&wanted), until.lsn)?)
     }
 
     fn is_quiet(&self, watch: &super::Watch, since: &SyncToken, wanted: &Wanted) -> bool {

@@ -20,6 +20,7 @@ mod http;
 mod invariants;
 mod leases;
 mod log_time;
+mod moving;
 mod neighbours;
 mod nodes;
 mod overtaken;

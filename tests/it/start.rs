@@ -9,8 +9,12 @@ use everfold::{fold, server::StartError};
 use projections::{Generation, Generations, Model, Store, StoreError, StoreOptions, digest, models};
 use schemas::{Blob, RawFact, Record, RecordId, codec};
 use serde_json::json;
+use tempfile::TempDir;
 
-use crate::common::{TestServer, replay};
+use crate::{
+    common::{TestServer, replay},
+    moving::{copy, restore},
+};
 
 #[tokio::test]
 async fn a_read_model_ahead_of_its_log_refuses_to_start() {
@@ -151,14 +155,20 @@ async fn a_fact_of_a_newer_build_stops_the_fold_and_the_next_start() {
     assert!(matches!(error, StartError::Fold(fold::StartError::Fold(_))), "{error:?}");
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to.join(entry.file_name()));
-        } else if entry.file_name() != "LOCK" {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-        }
-    }
+#[tokio::test]
+async fn read_models_of_a_future_that_was_lost_are_refused() {
+    let (server, older) = (TestServer::start().await, TempDir::new().unwrap());
+    server.user("alice").await;
+    let server = server.restart_after(|config| copy(&config.log_folder(), older.path())).await.unwrap();
+    let kept = server.app().reader.tail();
+    server.user("bob").await;
+    let lost = server.app().reader.tail();
+    let started = server.restart_after(|config| _ = restore(config, older.path())).await;
+    let error = started.err().expect("it must not start");
+    let StartError::Fold(fold::StartError::Store(StoreError::LostFuture { cursor, fork, epoch })) = &error else {
+        panic!("refused for another reason: {error}");
+    };
+    assert_eq!((*cursor, *fork), (lost, kept));
+    assert!(*epoch > lost && epoch.0 >> 40 == 1);
+    assert!(error.to_string().contains(&format!("are at Lsn {lost}, but this log was restored up to Lsn {kept}")));
 }

@@ -6,7 +6,7 @@
 //! Tables: 1 `room | position -> Item`; 2 `room -> [Extremity]`, the forward extremities; 3 `room | event id -> ()` and
 //! `room | event id | position -> ()`, events that one in the order refers to and that are not in the order themselves; 4
 //! `room | position | event id -> ()`, those of them that are missing or outliers, by who refers to them; 5 `lsn | room ->
-//! ()`, activity; 6 `room -> Last`.
+//! ()`, activity; 6 `room -> Last`; 7 `lsn -> lsn`, the first record of each new epoch and the last before it.
 //!
 //! Events are in the order once they are accepted, live or history. A live one is activity, and so is a change of the
 //! current state.
@@ -30,6 +30,7 @@ const REFERRED: Table = Table { model: Model::Timeline, prefix: 3 };
 const GAPS: Table = Table { model: Model::Timeline, prefix: 4 };
 const ACTIVITY: Table = Table { model: Model::Timeline, prefix: 5 };
 const LAST: Table = Table { model: Model::Timeline, prefix: 6 };
+const EPOCHS: Table = Table { model: Model::Timeline, prefix: 7 };
 
 /// Behind a new event, so many events that are not in the order are looked through for extremities it replaces.
 const HIDDEN_STEPS: usize = 64;
@@ -77,6 +78,10 @@ pub struct Last {
 }
 
 fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    if let Fact::Epoch(epoch) = fact {
+        batch.put(EPOCHS, at.lsn.to_bytes(), &epoch.fork);
+        return Ok(());
+    }
     let Some(effect) = events::effect(at, fact, batch)? else { return Ok(()) };
     let room = effect.head.room;
     let appears = effect.placed.position.filter(|_| effect.appears());
@@ -98,6 +103,17 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
         batch.touch_room(room);
     }
     Ok(())
+}
+
+/// For a position in a future that was lost when an older copy of the log was restored: the last record before it, with
+/// which the log goes on. None for a position that the log went by, or will.
+///
+/// # Errors
+/// When the store fails.
+pub fn fork_before(read: &dyn Read, lost: Lsn) -> Result<Option<Lsn>, StoreError> {
+    let later = Range { from: lost.next().to_bytes().into(), to: None, reverse: false };
+    let next = rows::<Lsn>(read, EPOCHS, later).next().transpose()?;
+    Ok(next.map(|(_, fork)| fork).filter(|fork| *fork < lost))
 }
 
 fn order_key(room: Nid, position: Position) -> KeyBuf {

@@ -2,6 +2,7 @@
 //! takes a record out of effect.
 
 mod amend;
+mod copy;
 mod trail;
 mod verify;
 
@@ -37,7 +38,7 @@ Examples:
   everfold log dump | jq 'select(.void) | .lsn'
   everfold log verify
 
-All but `amend` read beside a running server, and change nothing.")]
+All but `amend` and `copy` read beside a running server, and change nothing; `copy` writes to its target alone.")]
 pub(super) struct Args {
     #[command(flatten)]
     settings: Settings,
@@ -100,6 +101,21 @@ Examples:
 It recomputes the hash chain and compares it with what is noted on the log and in the read models, decodes every fact,
 and checks each event's id and content hash, and this server's signature if its signing key is in the data folder.")]
     Verify,
+    /// Copy a log, from one backend to another or to another folder, as it is: read models fit the copy, too.
+    #[command(after_help = "\
+Examples:
+  everfold log copy --from embedded:data --to kafka://localhost:9092/everfold
+  everfold log copy --from kafka://localhost:9092/everfold --to embedded:data
+  everfold log copy --from embedded:data --to embedded:/mnt/larger/data
+
+To outgrow one machine: copy the log beside the running server, which takes long; stop the server; copy again, which takes
+what was appended meanwhile; set log.backend to the new place, and start it. The read models in the data folder go on.
+
+Positions stay as they are, and the hash chain proves that nothing else did: both are printed. A copy that was cut off goes
+on where it ended; a target that holds anything else is refused. The server of the target must not be running.
+
+If clients have seen more than the copy has, as with an old copy of a log that was lost, add --as-new-epoch.")]
+    Copy(copy::Args),
     /// Take a record that can't be folded out of effect, for every fold from now on. The server must not be running.
     #[command(after_help = "\
 Example:
@@ -162,6 +178,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         }
         Command::Dump { from, until, filter } => dump(&trail(&config)?, *from, *until, filter, &mut out)?,
         Command::Amend { void, reason } => amend::run(&config, *void, reason, &mut out)?,
+        Command::Copy(args) => copy::run(&config, args, &mut out)?,
         Command::Verify => verify::run(&config, &mut out)?,
     }
     Ok(out.flush()?)

@@ -54,7 +54,7 @@ async fn sync(app: App, request: Matrix<sync::Request>) -> Result<sync::Response
     let asker = Asker { user: who.user.clone(), device: who.device.clone(), now_ms: app.clock.now_ms() };
     let (full_state, use_state_after) = (body.full_state, body.use_state_after);
     let acknowledged = app.acknowledged.of(&who.sender);
-    let wanted = Wanted { since, filter, related, full_state, use_state_after, acknowledged };
+    let wanted = Wanted { since, filter, related, full_state, use_state_after, lost: false, acknowledged };
     let timeout = body.timeout.unwrap_or_default().min(app.config.limits.sync_timeout);
     Ok(app.syncs.sync(&asker, &wanted, timeout).await?)
 }

@@ -46,9 +46,14 @@ pub(super) fn add_lists(
     let mut left = BTreeSet::new();
     for joined in &rooms.joined {
         match &joined.before {
-            Some(before) => add_comings_and_goings(context, joined, before, span, &mut changed, &mut left)?,
-            None => add_members(context, &joined.now, joined.room, until, &mut changed)?,
+            Some(before) if !context.wanted.lost => {
+                add_comings_and_goings(context, joined, before, span, &mut changed, &mut left)?
+            }
+            _ => add_members(context, &joined.now, joined.room, until, &mut changed)?,
         }
+    }
+    if context.wanted.lost {
+        changed.insert(context.user().to_owned());
     }
     for (room, _) in &rooms.left {
         // Who was never in it has not followed anybody there, and is not told who is.

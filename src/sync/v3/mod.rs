@@ -53,6 +53,9 @@ pub struct Wanted {
     pub full_state: bool,
     /// State as it is after the timeline, not before it.
     pub use_state_after: bool,
+    /// It comes from a future that was lost when an older log was restored, and is answered from before that: what it
+    /// knows of others' devices may be nothing that ever was.
+    pub lost: bool,
     /// Messages to the device up to here have arrived, whatever else it asks for again.
     pub acknowledged: Lsn,
 }
@@ -168,11 +171,10 @@ pub fn device_lists(
     view: &View,
     ephemeral: &Ephemeral,
     asker: &Asker,
-    since: SyncToken,
+    wanted: &Wanted,
     until: Lsn,
 ) -> Result<DeviceLists, StoreError> {
-    let wanted = Wanted { since: Some(since), ..Wanted::default() };
-    let context = Context::new(view, ephemeral, asker, &wanted)?;
+    let context = Context::new(view, ephemeral, asker, wanted)?;
     let rooms = changed::rooms(&context, until, &sections::AccountData::of(&context)?)?;
     let mut lists = DeviceLists::default();
     devices::add_lists(&context, until, &rooms, &mut lists)?;
