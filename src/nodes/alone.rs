@@ -37,7 +37,8 @@ impl Channel for Alone {
         let told = Told { from: self.node.clone(), message };
         let _order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
         let position = self.position.load(Ordering::SeqCst) + 1;
-        for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        for listener in listeners.iter() {
             listener(position, &told);
         }
         self.position.store(position, Ordering::SeqCst);

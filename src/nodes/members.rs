@@ -110,6 +110,7 @@ impl Members {
                     heard.changed = now;
                 }
             }
+            _ => {}
         }
     }
 

@@ -1,3 +1,4 @@
+use ruma::{OwnedRoomId, OwnedUserId, presence::PresenceState};
 use serde::{Deserialize, Serialize};
 
 /// A node in one run.
@@ -31,4 +32,55 @@ pub enum Message {
     },
     /// The node stops.
     Leaving,
+    /// The node has heard nothing before, or has missed something: the others tell what holds with them.
+    WhoIsThere,
+    /// Somebody types in a room, or no more. The node ends it in time.
+    Typing {
+        /// Where.
+        room: OwnedRoomId,
+        /// Who.
+        user: OwnedUserId,
+        /// Whether they do.
+        types: bool,
+    },
+    /// How users are there, as far as the node knows by itself.
+    Presence(Vec<Presence>),
+    /// Something that a node told holds no more, since that node is gone.
+    Ended {
+        /// Which.
+        node: Node,
+        /// What of it.
+        what: Ending,
+    },
+}
+
+/// How a user is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// Who.
+    pub user: OwnedUserId,
+    /// Online, unavailable, offline.
+    pub state: PresenceState,
+    /// When they last did something, in milliseconds since the Unix epoch.
+    pub active_ms: u64,
+    /// Their own words; none says nothing about them.
+    pub words: Option<Words>,
+}
+
+/// A user's own words about how they are there. The last count, whichever node they came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Words {
+    /// None takes them back.
+    pub text: Option<String>,
+    /// When they were said, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// What ends with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// Typing there, soon.
+    Typing,
+    /// Being there, when whoever was has had the time to come back elsewhere.
+    Presence,
 }

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 pub use alone::Alone;
 pub use heartbeat::beat;
 pub use members::{Conflict, HEARTBEAT, Member, Members, PATIENCE};
-pub use message::{Message, Node, Told};
+pub use message::{Ending, Message, Node, Presence, Told, Words};
 
 /// A place in the order of what was told, from 1; zero is before everything.
 pub type Position = u64;
@@ -42,7 +42,8 @@ pub trait Channel: Send + Sync + 'static {
     /// Tells all nodes, this one too, without waiting. What one node tells is heard in the order in which it is told.
     fn tell(&self, message: Message);
 
-    /// Calls `listener` with everything that is heard from now on, the node's own messages too.
+    /// Calls `listener` with everything that is heard from now on, the node's own messages too. What it was called with is
+    /// before [`Self::position`] afterwards, and nothing after the position of now is missed.
     fn listen(&self, listener: Listener);
 
     /// Waits until everything is heard here that any node told before, and was heard anywhere.

@@ -123,7 +123,7 @@ impl Server {
         let channel = others.clone().unwrap_or_else(|| Arc::new(Alone::new(node.clone())));
         let listening = Arc::clone(&members);
         channel.listen(Box::new(move |_, told| listening.hear(told)));
-        let ephemeral = Arc::new(Ephemeral::new(Arc::clone(&clock), node.boot.clone()));
+        let ephemeral = Ephemeral::new(Arc::clone(&clock), Arc::clone(&channel), Arc::clone(&members));
         let notifier = notifier(Arc::clone(&source), &progress, &ephemeral);
         let commands = Commands::new(commands::Parts {
             log: Arc::clone(&log),

@@ -28,13 +28,13 @@ pub enum SyncError {
 }
 
 /// What is wanted by whoever has a token of a future that was lost when an older log was restored: everything since the
-/// fork, and all state, since theirs may be nothing that ever was. None for all others.
-fn landed(view: &View, wanted: &Wanted) -> Result<Option<Wanted>, StoreError> {
-    let Some(since) = &wanted.since else { return Ok(None) };
-    let Some(fork) = timeline::fork_before(view, since.lsn)? else { return Ok(None) };
+/// fork, and all state, since theirs may be nothing that ever was. What anybody else wants stays as it is.
+fn landed(view: &View, wanted: Wanted) -> Result<Wanted, StoreError> {
+    let Some(since) = &wanted.since else { return Ok(wanted) };
+    let Some(fork) = timeline::fork_before(view, since.lsn)? else { return Ok(wanted) };
     let to_device = since.to_device.map(|lsn| lsn.min(fork));
     let since = SyncToken { lsn: fork, to_device, ..since.clone() };
-    Ok(Some(Wanted { since: Some(since), full_state: true, lost: true, ..wanted.clone() }))
+    Ok(Wanted { since: Some(since), full_state: true, lost: true, ..wanted })
 }
 
 /// Answers syncs.
@@ -59,18 +59,27 @@ impl Syncs {
     ///
     /// # Errors
     /// When the store fails, or the token is ahead of this node.
-    pub async fn sync(&self, asker: &Asker, wanted: &Wanted, timeout: Duration) -> Result<Response, SyncError> {
+    pub async fn sync(&self, asker: &Asker, mut wanted: Wanted, timeout: Duration) -> Result<Response, SyncError> {
         let deadline = Instant::now() + timeout;
-        if let Some(since) = &wanted.since
-            && !self.progress.reached(since.lsn, AHEAD).await
-        {
-            return Err(SyncError::Ahead);
+        if let Some(since) = &mut wanted.since {
+            if !self.progress.reached(since.lsn, AHEAD).await {
+                return Err(SyncError::Ahead);
+            }
+            since.ephemeral = self.ephemeral.news_after(&since.channel, since.ephemeral).await;
+            self.ephemeral.channel().clone_into(&mut since.channel);
         }
-        let landed = landed(&self.source.view()?, wanted)?;
-        let wanted = landed.as_ref().unwrap_or(wanted);
+        let wanted = landed(&self.source.view()?, wanted)?;
+        self.answer(asker, &wanted, deadline).await
+    }
+
+    async fn answer(&self, asker: &Asker, wanted: &Wanted, deadline: Instant) -> Result<Response, SyncError> {
         loop {
             let mut watch = self.notifier.watch(&asker.user)?;
-            let quiet = wanted.since.as_ref().filter(|since| self.is_quiet(&watch, since, wanted));
+            let is_quiet = |since: &SyncToken| {
+                let owed = since.to_device.is_some() || wanted.full_state;
+                !owed && watch.is_quiet_since(since.lsn, since.ephemeral)
+            };
+            let quiet = wanted.since.as_ref().filter(|since| is_quiet(since));
             if let Some(since) = quiet {
                 if Instant::now() >= deadline {
                     return self.nothing(asker, since);
@@ -108,16 +117,8 @@ impl Syncs {
             return Err(SyncError::Ahead);
         }
         let view = self.source.view()?;
-        let wanted = Wanted { since: Some(since), ..Wanted::default() };
-        let landed = landed(&view, &wanted)?;
-        Ok(v3::device_lists(&view, &self.ephemeral, asker, landed.as_ref().unwrap_or(&wanted), until.lsn)?)
-    }
-
-    fn is_quiet(&self, watch: &super::Watch, since: &SyncToken, wanted: &Wanted) -> bool {
-        let ephemeral = since.ephemeral_in(self.ephemeral.boot());
-        // A token of another run is owed what is current.
-        let same_run = since.boot == self.ephemeral.boot();
-        same_run && since.to_device.is_none() && !wanted.full_state && watch.is_quiet_since(since.lsn, ephemeral)
+        let wanted = landed(&view, Wanted { since: Some(since), ..Wanted::default() })?;
+        Ok(v3::device_lists(&view, &self.ephemeral, asker, &wanted, until.lsn)?)
     }
 
     /// The answer when nothing that concerns the user has happened: it costs nothing, however many rooms they are in.

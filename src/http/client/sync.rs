@@ -56,7 +56,7 @@ async fn sync(app: App, request: Matrix<sync::Request>) -> Result<sync::Response
     let acknowledged = app.acknowledged.of(&who.sender);
     let wanted = Wanted { since, filter, related, full_state, use_state_after, lost: false, acknowledged };
     let timeout = body.timeout.unwrap_or_default().min(app.config.limits.sync_timeout);
-    Ok(app.syncs.sync(&asker, &wanted, timeout).await?)
+    Ok(app.syncs.sync(&asker, wanted, timeout).await?)
 }
 
 impl From<SyncError> for ApiError {

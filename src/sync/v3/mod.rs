@@ -1,5 +1,5 @@
 //! `GET /_matrix/client/v3/sync` (client-server API, "Syncing"): an answer is a function of one view, the typing and
-//! presence of this run, and what the client has.
+//! presence of now, and what the client has.
 
 mod changed;
 mod devices;
@@ -43,7 +43,7 @@ pub struct Asker {
 /// What a client has and wants.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
-    /// Everything up to here; none begins anew.
+    /// Everything up to here, counted as this node counts; none begins anew.
     pub since: Option<SyncToken>,
     /// What it wants to see.
     pub filter: FilterDefinition,
@@ -99,7 +99,7 @@ struct Context<'a> {
 
 impl<'a> Context<'a> {
     fn new(view: &'a View, ephemeral: &'a Ephemeral, asker: &'a Asker, wanted: &'a Wanted) -> Result<Self, StoreError> {
-        let ephemeral_since = wanted.since.as_ref().map_or(0, |since| since.ephemeral_in(ephemeral.boot()));
+        let ephemeral_since = wanted.since.as_ref().map_or(0, |since| since.ephemeral);
         let reading = Reading::new(view, &asker.user, Some(&asker.device), asker.now_ms)?;
         let reading = reading.federated(wanted.filter.event_format == EventFormat::Federation);
         let fields = Fields::read(wanted.filter.event_fields.as_deref().unwrap_or_default());
@@ -127,12 +127,13 @@ pub fn answer(
     asker: &Asker,
     wanted: &Wanted,
 ) -> Result<Answer, StoreError> {
-    // Before anything of it is read, so that nothing is skipped.
+    // Before anything of it is read, so that nothing is skipped. A client that has heard more by another node has.
     let position = ephemeral.position();
     let context = Context::new(view, ephemeral, asker, wanted)?;
+    let position = position.max(context.ephemeral_since);
     let lsn = view.lsn();
-    let boot = ephemeral.boot().to_owned();
-    let mut token = SyncToken { lsn, boot, ephemeral: position, to_device: None };
+    let channel = ephemeral.channel().to_owned();
+    let mut token = SyncToken { lsn, channel, ephemeral: position, to_device: None };
     let mut response = Response::new(String::new());
 
     let account_data = sections::AccountData::of(&context)?;

@@ -28,6 +28,11 @@ impl Client {
         Self { token: Some(text("access_token")), user: text("user_id"), device: text("device_id"), ..self.clone() }
     }
 
+    /// The same client with another node.
+    pub fn at(&self, url: String) -> Self {
+        Self { url, ..self.clone() }
+    }
+
     /// Its access token.
     pub fn token(&self) -> &str {
         self.token.as_deref().expect("a client that is logged in")

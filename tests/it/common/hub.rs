@@ -19,6 +19,9 @@ pub struct Hub {
     numbers: AtomicU32,
 }
 
+/// Whether a message is lost.
+type Lost = Box<dyn Fn(&Told) -> bool + Send>;
+
 #[derive(Default)]
 struct State {
     told: Vec<Told>,
@@ -27,7 +30,7 @@ struct State {
     /// These nodes neither tell nor hear, and know it.
     cut_off: BTreeSet<u32>,
     /// What it picks is heard by nobody.
-    lose: Option<Box<dyn Fn(&Told) -> bool + Send>>,
+    lose: Option<Lost>,
 }
 
 impl Hub {
@@ -129,9 +132,11 @@ async fn hear(end: Weak<End>, mut changed: watch::Receiver<()>) {
         let Some(end) = end.upgrade() else { return };
         while let Some(told) = end.next() {
             let position = *end.position.borrow() + 1;
-            for listener in end.listeners.lock().unwrap().iter() {
+            let listeners = end.listeners.lock().unwrap();
+            for listener in listeners.iter() {
                 listener(position, &told);
             }
+            // While nobody new begins to listen.
             end.position.send_replace(position);
         }
         drop(end);

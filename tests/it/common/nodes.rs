@@ -38,7 +38,7 @@ impl Nodes {
     pub async fn on_second(&self, user: &Client) -> Client {
         let progress = &self.second.app().progress;
         assert!(progress.reached(self.first.app().reader.tail(), Duration::from_secs(10)).await);
-        self.second.client().with_token(user.token())
+        user.at(self.second.url())
     }
 
     /// Lets a user send so many messages at once, in order, by the first node.

@@ -1,13 +1,29 @@
+mod nodes;
+
 use std::{sync::Arc, time::Duration};
 
 use ruma::{presence::PresenceState, room_id, user_id};
 
 use super::Ephemeral;
-use crate::clock::{Clock, SimulatedClock};
+use crate::{
+    clock::{Clock, SimulatedClock},
+    nodes::{Alone, Channel, Members, Node},
+};
 
-fn ephemeral() -> (Ephemeral, Arc<SimulatedClock>) {
+/// A node that hears what `channel` brings.
+fn on(number: u32, channel: Arc<dyn Channel>, clock: &Arc<SimulatedClock>) -> (Arc<Ephemeral>, Arc<Members>) {
+    let clock = Arc::clone(clock) as Arc<dyn Clock>;
+    let members = Arc::new(Members::new(node(number), "key".into(), Arc::clone(&clock)));
+    (Ephemeral::new(clock, channel, Arc::clone(&members)), members)
+}
+
+fn node(number: u32) -> Node {
+    Node { number, boot: format!("boot{number}") }
+}
+
+fn ephemeral() -> (Arc<Ephemeral>, Arc<SimulatedClock>) {
     let clock = Arc::new(SimulatedClock::at(1_000_000));
-    (Ephemeral::new(Arc::clone(&clock) as Arc<dyn Clock>, "boot".into()), clock)
+    (on(0, Arc::new(Alone::new(node(0))), &clock).0, clock)
 }
 
 /// What others see after so many seconds.
