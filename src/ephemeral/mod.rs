@@ -204,7 +204,10 @@ impl Ephemeral {
         let asked = self.asked.swap(false, Ordering::SeqCst);
         // Nothing is told under a lock: a node alone hears at once.
         let typing = self.typing().due(now_ms, at, !alive.is_empty(), asked);
-        let ended = lock(&self.tellers).due(self.members.own(), &alive, at);
+        let ended = match self.members.can_judge() {
+            true => lock(&self.tellers).due(self.members.own(), &alive, at),
+            false => Vec::new(),
+        };
         let presence = {
             let mut presence = self.presence();
             if asked {

@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows every part. Opens the log, folds it, and serves; stops in reverse.
 
 mod ground;
+mod neighbours;
 mod tasks;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
 };
 
 use ground::Ground;
+use neighbours::Neighbours;
 use projections::{Source, StoreError};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -25,7 +27,7 @@ use crate::{
     keys::{KeyError, OwnKey},
     log::{Log, LogReader, embedded::OpenError},
     metrics::Metrics,
-    nodes::{self, Alone, Join, Members, Message, Node},
+    nodes::{Join, Node},
     sync::{Acknowledged, Notifier, Syncs},
 };
 
@@ -115,14 +117,9 @@ impl Server {
         let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
         let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
         let node = Node { number: config.node.number, boot: random.alphanumeric(8) };
-        let public_key = key.public().encode();
-        let members = Members::new(node.clone(), public_key.clone(), Arc::clone(&clock));
         // Nothing is told by who only shows what was.
-        let others = channel.filter(|_| driver.is_some()).map(|join| join(node.clone()));
-        let members = Arc::new(if others.is_some() { members } else { members.alone() });
-        let channel = others.clone().unwrap_or_else(|| Arc::new(Alone::new(node.clone())));
-        let listening = Arc::clone(&members);
-        channel.listen(Box::new(move |_, told| listening.hear(told)));
+        let neighbours = Neighbours::meet(&node, &key, Arc::clone(&clock), channel.filter(|_| driver.is_some()));
+        let (members, channel) = (Arc::clone(&neighbours.members), Arc::clone(&neighbours.channel));
         let ephemeral = Ephemeral::new(Arc::clone(&clock), Arc::clone(&channel), Arc::clone(&members));
         let notifier = notifier(Arc::clone(&source), &progress, &ephemeral);
         let commands = Commands::new(commands::Parts {
@@ -138,7 +135,6 @@ impl Server {
             backlog: Backlog::default(),
         });
         let (listeners, addresses) = bind(&config).await?;
-        let alive = Message::Alive { url: own_url(&config, &addresses), key: public_key };
         let stop = CancellationToken::new();
         let syncs = Syncs {
             source: Arc::clone(&source),
@@ -148,7 +144,6 @@ impl Server {
             with_presence: config.presence.enabled,
             stop: stop.clone(),
         };
-        let acknowledged = Arc::new(Acknowledged::default());
         let app = App::new(http::Parts {
             seen: Seen::default(),
             limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
@@ -168,16 +163,17 @@ impl Server {
             commands,
             members,
             channel,
-            ephemeral: Arc::clone(&ephemeral),
+            ephemeral,
             syncs,
-            acknowledged: Arc::clone(&acknowledged),
+            acknowledged: Arc::new(Acknowledged::default()),
         });
         let mut tasks = vec![
             tokio::spawn(http::listen::serve(listeners, http::router(app.clone()), app.clone(), stop.clone())),
-            tokio::spawn(tasks::expire(ephemeral, notifier, stop.clone())),
+            tokio::spawn(tasks::expire(Arc::clone(&app.ephemeral), notifier, stop.clone())),
         ];
-        tasks.extend(others.map(|channel| tokio::spawn(nodes::beat(channel, alive, stop.clone()))));
+        tasks.extend(neighbours.greet(&app.config, &addresses, stop.clone()));
         if driver.is_some() {
+            let acknowledged = Arc::clone(&app.acknowledged);
             tasks.push(tokio::spawn(tasks::acknowledge(acknowledged, app.commands.clone(), stop.clone())));
             tasks.push(tokio::spawn(tasks::follow(app.commands.clone(), stop.clone())));
         }
@@ -264,12 +260,6 @@ async fn bind(config: &Config) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), St
     let addresses: Vec<SocketAddr> = addresses.map_err(io("the address that is listened on"))?;
     note_address(config, &addresses)?;
     Ok((listeners, addresses))
-}
-
-/// Where other nodes reach this one; none if nothing says so.
-fn own_url(config: &Config, addresses: &[SocketAddr]) -> Option<String> {
-    let listened = || addresses.first().filter(|address| !address.ip().is_unspecified());
-    config.node.url.as_ref().map(|url| url.as_str().to_owned()).or_else(|| listened().map(|at| format!("http://{at}")))
 }
 
 /// Notes where the server is, for the commands that ask it.
