@@ -173,9 +173,7 @@ impl Server {
         ];
         tasks.extend(neighbours.greet(&app.config, &addresses, stop.clone()));
         if driver.is_some() {
-            let acknowledged = Arc::clone(&app.acknowledged);
-            tasks.push(tokio::spawn(tasks::acknowledge(acknowledged, app.commands.clone(), stop.clone())));
-            tasks.push(tokio::spawn(tasks::follow(app.commands.clone(), stop.clone())));
+            tasks.extend(tasks::appending(&app, &stop));
         }
         Ok(Self { addresses, app, log, driver, stop, tasks })
     }

@@ -2,13 +2,24 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     commands::Commands,
     ephemeral::Ephemeral,
+    http::App,
     sync::{Acknowledged, Notifier},
 };
+
+/// Begins what goes on the log by itself.
+pub(super) fn appending(app: &App, stop: &CancellationToken) -> [JoinHandle<()>; 2] {
+    let acknowledged = Arc::clone(&app.acknowledged);
+    [
+        tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())),
+        tokio::spawn(follow(app.commands.clone(), stop.clone())),
+    ]
+}
 
 /// Ends typing and presence that nobody renews, and forgets who has not synced for long.
 pub(super) async fn expire(ephemeral: Arc<Ephemeral>, notifier: Arc<Notifier>, stop: CancellationToken) {
@@ -21,7 +32,7 @@ pub(super) async fn expire(ephemeral: Arc<Ephemeral>, notifier: Arc<Notifier>, s
 
 /// Lets rooms follow what an earlier run, a node that died, or a log that could not be written kept from them. Changes of
 /// the last seconds are still in the hands of who made them.
-pub(super) async fn follow(commands: Commands, stop: CancellationToken) {
+async fn follow(commands: Commands, stop: CancellationToken) {
     let parts = Arc::clone(commands.parts());
     let mut ticks = tokio::time::interval(Duration::from_secs(5));
     let mut before = parts.progress.cursor().lsn;
@@ -41,7 +52,7 @@ pub(super) async fn follow(commands: Commands, stop: CancellationToken) {
 }
 
 /// Puts on the log what devices have got, once a minute and at the end.
-pub(super) async fn acknowledge(acknowledged: Arc<Acknowledged>, commands: Commands, stop: CancellationToken) {
+async fn acknowledge(acknowledged: Arc<Acknowledged>, commands: Commands, stop: CancellationToken) {
     let mut minutes = tokio::time::interval(Duration::from_secs(60));
     loop {
         let goes_on = stop.run_until_cancelled(minutes.tick()).await.is_some();
