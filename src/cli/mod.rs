@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::Config,
     fold::{self, ReplayError},
-    log::{ReadError, embedded::OpenError},
+    log::{ReadError, embedded::OpenError, kafka},
 };
 
 /// The exit code where a log is not what was appended.
@@ -145,8 +145,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 /// The damage of the log that an error tells of, if it does.
 fn damage(error: &anyhow::Error) -> Option<&ReadError> {
-    let read = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
-        (Some(read), _, _) | (_, Some(OpenError::Read(read)), _) => read,
+    let opened = match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(OpenError::Read(read)), _) | (_, Some(kafka::OpenError::Read(read))) => Some(read),
+        _ => None,
+    };
+    let read = match (error.downcast_ref(), opened, error.downcast_ref()) {
+        (Some(read), _, _) | (_, Some(read), _) => read,
         (_, _, Some(ReplayError::Fold(fold::StartError::Log(read)))) => read,
         _ => return None,
     };

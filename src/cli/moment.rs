@@ -39,7 +39,7 @@ impl FromStr for Moment {
 
 impl Moment {
     /// The last record at or before it.
-    pub fn until(self, log: &impl LogReader) -> Result<Lsn, ReadError> {
+    pub fn until(self, log: &dyn LogReader) -> Result<Lsn, ReadError> {
         match self.or_lsn(log.tail()) {
             Ok(lsn) => Ok(lsn),
             Err(ms) => log.at_time(ms),
@@ -47,7 +47,7 @@ impl Moment {
     }
 
     /// The first position at or after it, whether or not there is a record yet.
-    pub fn from(self, log: &impl LogReader) -> Result<Lsn, ReadError> {
+    pub fn from(self, log: &dyn LogReader) -> Result<Lsn, ReadError> {
         match self.or_lsn(log.tail()) {
             Ok(lsn) => Ok(lsn),
             Err(0) => Ok(Lsn::FIRST),

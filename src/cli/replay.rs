@@ -10,7 +10,7 @@ use super::{
     moment::Moment,
     output::{Format, bar, report, time},
 };
-use crate::{fold, log::LogReader};
+use crate::fold;
 
 /// Up to where, and into which folder.
 #[derive(Debug, clap::Args)]
@@ -47,9 +47,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.settings.load(Vec::new())?;
     let mut out = args.format.output();
     let log = log::open(&config)?;
-    let until = args.until.map_or(Ok(log.tail()), |moment| moment.until(&log))?;
+    let until = args.until.map_or(Ok(log.tail()), |moment| moment.until(&*log))?;
     let bar = bar("folding records", until.0);
-    let folded = fold::replay(&log, until, &args.into, &report(&bar));
+    let folded = fold::replay(&*log, until, &args.into, &report(&bar));
     bar.finish_and_clear();
     let cursor = folded?;
     let done = Done { into: args.into.clone(), lsn: cursor.lsn, log_time: cursor.log_time.ms, chain: cursor.chain };

@@ -12,7 +12,7 @@ use crate::{
     commands::server_of,
     config::Config,
     fold::{self, ReplayError, Replayed},
-    log::embedded::OpenError,
+    log::{embedded::OpenError, kafka},
     server::{self, StartError, World},
 };
 
@@ -101,13 +101,16 @@ fn name(config: &Config) -> anyhow::Result<OwnedServerName> {
         return Ok(replayed.server_name);
     }
     let log = match log::open(config) {
-        Err(error) if matches!(error.downcast_ref(), Some(OpenError::Missing(_))) => {
+        Err(error)
+            if matches!(error.downcast_ref(), Some(OpenError::Missing(_)))
+                || matches!(error.downcast_ref(), Some(kafka::OpenError::Missing { .. })) =>
+        {
             let data = config.data.display();
             bail!("no server has run in {data} yet: start it with `everfold serve`, or name its --url");
         }
         opened => opened?,
     };
-    server_of(&log)?.context("the log is empty")
+    server_of(&*log)?.context("the log is empty")
 }
 
 /// Whether a server could not start because another one runs on the same folder.

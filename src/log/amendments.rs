@@ -29,6 +29,12 @@ pub struct Amendment {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Amendments(BTreeMap<Lsn, Amendment>);
 
+impl FromIterator<Amendment> for Amendments {
+    fn from_iter<I: IntoIterator<Item = Amendment>>(amendments: I) -> Self {
+        Self(amendments.into_iter().map(|amendment| (amendment.void, amendment)).collect())
+    }
+}
+
 impl Amendments {
     /// Reads those of the log in a folder.
     ///
@@ -40,11 +46,8 @@ impl Amendments {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error),
         };
-        let read = |line: io::Result<String>| {
-            let amendment: Amendment = serde_json::from_str(&line?)?;
-            Ok((amendment.void, amendment))
-        };
-        BufReader::new(file).lines().map(read).collect::<io::Result<_>>().map(Self)
+        let read = |line: io::Result<String>| Ok(serde_json::from_str::<Amendment>(&line?)?);
+        BufReader::new(file).lines().map(read).collect()
     }
 
     /// Adds one, durably. Only the log's writer may.

@@ -9,10 +9,12 @@
 //!
 //! The contract, which `conformance` tests on every backend:
 //! - **Order.** Appends made one after another through one handle stand in that order; the records of one call stand
-//!   together, and if one of them is refused none is appended. Lsns rise; they may have gaps, so nobody assumes that
-//!   `lsn.next()` is there.
+//!   together, and if one of them is refused none is appended. On Kafka, those of another process may come in between,
+//!   and one may be lost where the others are not: so all records of a call but the last have no effect of their own,
+//!   and the last names what it rests on. Lsns rise; they may have gaps, so nobody assumes that `lsn.next()` is there.
 //! - **Durability.** A [`Receipt`] resolves with an Lsn only once the record survives `kill -9` and power loss. One that
-//!   resolves with an error means that nothing was appended (embedded), or that it is not known (Kafka).
+//!   resolves with an error means that nothing was appended, or, with [`AppendError::Unconfirmed`] (Kafka), that it is
+//!   not known.
 //! - **Visibility.** Readers see durable records only, all of them, in order, each once. [`LogReader::tail`] never goes
 //!   back, and a record whose receipt has resolved is at or before it.
 //! - **Size and shape.** A record of more than [`schemas::MAX_RECORD_BYTES`], or one that doesn't decode, is refused
@@ -43,6 +45,7 @@ use tokio::sync::{oneshot, watch};
 use self::amendments::Amendments;
 pub use embedded::{EmbeddedLog, EmbeddedOptions};
 pub use frozen::FrozenLog;
+pub use kafka::KafkaLog;
 pub use memory::MemoryLog;
 
 /// Why a record was not appended.
@@ -57,6 +60,9 @@ pub enum AppendError {
     /// The log can't be written now; it may be later (full disk, lost broker).
     #[error("the log can't be written now: {0}")]
     Unavailable(String),
+    /// The brokers did not say in time that they have it, but may have it all the same: then it takes effect, once.
+    #[error("the log did not confirm this in time, and it may still take effect, once: {0}")]
+    Unconfirmed(String),
     /// Nothing is ever appended here: this is what a log was at this position.
     #[error("this server shows what was at Lsn {0}, and can only be read")]
     ReadOnly(Lsn),
@@ -130,6 +136,14 @@ pub trait LogReader: Send + Sync + 'static {
     /// Records that were taken out of effect by hand: [`LogReader::read`] says it with each, and this why.
     fn amendments(&self) -> Amendments {
         Amendments::default()
+    }
+
+    /// Looks for what other processes appended, where a backend doesn't hear of it by itself; gives the tail. Blocks.
+    ///
+    /// # Errors
+    /// When the log can't be read.
+    fn refresh(&self) -> Result<Lsn, ReadError> {
+        Ok(self.tail())
     }
 
     /// A figure of the database that the log is in, by RocksDB's name for it; none if it is in no such database.

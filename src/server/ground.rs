@@ -18,7 +18,7 @@ use crate::{
     config::{Backend, Config},
     fold::{self, Driver, Progress, Replayed},
     log::{
-        FrozenLog, Log,
+        FrozenLog, KafkaLog, Log,
         embedded::{EmbeddedLog, EmbeddedOptions, Observer},
     },
     metrics::Metrics,
@@ -72,14 +72,18 @@ fn memory(config: &Config) -> StoreOptions {
 }
 
 async fn open_log(config: &Config, metrics: &Arc<Metrics>) -> Result<Arc<dyn Log>, StartError> {
-    if let Backend::Kafka(_) = config.log.backend {
-        return Err(StartError::Internal("the Kafka backend is not there yet".into()));
-    }
-    let folder = config.log_folder();
     let observer: Arc<dyn Observer> = Arc::clone(metrics) as Arc<dyn Observer>;
-    let options = EmbeddedOptions { sync_delay: config.log.sync_delay, observer, ..EmbeddedOptions::default() };
-    let opened = tokio::task::spawn_blocking(move || EmbeddedLog::create_or_open(&folder, options));
-    Ok(Arc::new(opened.await.map_err(|error| StartError::Internal(error.to_string()))??))
+    let (log, folder) = (config.log.clone(), config.log_folder());
+    let open = move || -> Result<Arc<dyn Log>, StartError> {
+        Ok(match &log.backend {
+            Backend::Embedded => {
+                let options = EmbeddedOptions { sync_delay: log.sync_delay, observer, ..EmbeddedOptions::default() };
+                Arc::new(EmbeddedLog::create_or_open(&folder, options)?)
+            }
+            Backend::Kafka(topic) => Arc::new(KafkaLog::open(&log.kafka, topic, observer)?),
+        })
+    };
+    tokio::task::spawn_blocking(open).await.map_err(|error| StartError::Internal(error.to_string()))?
 }
 
 /// Opens the read models. Damaged ones are set aside: they can be folded again. Those that are no fold of this log are

@@ -25,7 +25,7 @@ use crate::{
     fold::{self, Driver, Progress, Rebuilds, ReplayError, Replayed},
     http::{self, App, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
     keys::{KeyError, OwnKey},
-    log::{Log, LogReader, embedded::OpenError},
+    log::{Log, LogReader, embedded::OpenError, kafka},
     metrics::Metrics,
     nodes::{Join, Node},
     sync::{Acknowledged, Notifier, Syncs},
@@ -62,6 +62,9 @@ pub enum StartError {
     /// The log can't be opened.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// The log on Kafka can't be opened.
+    #[error(transparent)]
+    Kafka(#[from] kafka::OpenError),
     /// The log is not this server's, or can't be used.
     #[error(transparent)]
     Founding(#[from] FoundingError),

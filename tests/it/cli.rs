@@ -251,7 +251,7 @@ fn damaged_read_models_are_set_aside_and_folded_again() {
 fn wrong_settings_are_named() {
     let data = TempDir::new().unwrap();
     for (arguments, expected) in [
-        (&["serve", "--log", "kafka://localhost:9092/everfold"][..], "no Kafka backend"),
+        (&["serve", "--log", "kafka://localhost:9092"][..], "names no topic"),
         (&["serve", "--registration", "ajar"], "registration.mode"),
         (&["serve", "--config", "/nonexistent"], "/nonexistent"),
         (&["config", "check", "--config", "/nonexistent"], "/nonexistent"),

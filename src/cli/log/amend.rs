@@ -5,8 +5,8 @@ use schemas::Lsn;
 use crate::{
     cli::output::Output,
     clock::{Clock, SystemClock},
-    config::Config,
-    log::{EmbeddedLog, amendments::Amendment},
+    config::{Backend, Config},
+    log::{EmbeddedLog, KafkaLog, amendments::Amendment},
 };
 
 /// Takes a record out of effect.
@@ -23,7 +23,10 @@ pub(super) fn run(config: &Config, void: Lsn, reason: &str, out: &mut Output) ->
         );
     }
     let amendment = Amendment { void, reason: reason.to_owned(), at_ms: SystemClock::default().now_ms() };
-    EmbeddedLog::amend(&config.log_folder(), &amendment)?;
+    match &config.log.backend {
+        Backend::Embedded => EmbeddedLog::amend(&config.log_folder(), &amendment)?,
+        Backend::Kafka(topic) => KafkaLog::amend(&config.log.kafka, topic, &amendment)?,
+    }
     out.print(&amendment, |amendment| format!("record {} is void from now on, for every fold", amendment.void))?;
     Ok(())
 }

@@ -6,7 +6,7 @@ mod copy;
 mod trail;
 mod verify;
 
-use std::{collections::VecDeque, io::IsTerminal};
+use std::{collections::VecDeque, io::IsTerminal, sync::Arc};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -14,7 +14,7 @@ use projections::{
     View,
     models::{admission, audit},
 };
-use schemas::{Chain, Lsn, Origin};
+use schemas::{Chain, Lsn, Origin, Record};
 use serde::Serialize;
 
 use self::trail::{Shown, Trail};
@@ -24,9 +24,9 @@ use super::{
     output::{Format, Output, bar, time},
 };
 use crate::{
-    config::Config,
+    config::{Backend, Config},
     fold::Replayed,
-    log::{EmbeddedLog, LogReader, ReadError, amendments::Amendment, embedded::EmbeddedReader, genesis},
+    log::{EmbeddedLog, KafkaLog, LogReader, Note, ReadError, amendments::Amendment, genesis},
 };
 
 /// What to do with the log.
@@ -184,20 +184,23 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// The log of a data folder, for reading beside a server.
-pub(super) fn open(config: &Config) -> anyhow::Result<EmbeddedReader> {
+/// The log that the settings name, for reading beside a server.
+pub(super) fn open(config: &Config) -> anyhow::Result<Arc<dyn LogReader>> {
     if let Some(replayed) = Replayed::find(&config.data)? {
         let (folder, lsn) = (config.data.display(), replayed.lsn);
         anyhow::bail!("{folder} is a replay up to Lsn {lsn}: it has read models, but no log");
     }
-    Ok(EmbeddedLog::open_read_only(&config.log_folder())?)
+    Ok(match &config.log.backend {
+        Backend::Embedded => Arc::new(EmbeddedLog::open_read_only(&config.log_folder())?),
+        Backend::Kafka(topic) => Arc::new(KafkaLog::open_read_only(&config.log.kafka, topic)?),
+    })
 }
 
 fn trail(config: &Config) -> anyhow::Result<Trail> {
     Ok(Trail { log: open(config)?, read_models: config.read_models_folder() })
 }
 
-fn server(log: &EmbeddedReader) -> Result<String, ReadError> {
+fn server(log: &dyn LogReader) -> Result<String, ReadError> {
     Ok(genesis(log)?.map(|genesis| genesis.server_name).unwrap_or_default())
 }
 
@@ -209,10 +212,11 @@ struct Stat {
     tail: Lsn,
     /// Log time of the first and the last record, milliseconds since the Unix epoch.
     begun: u64,
-    log_time: u64,
-    chain: Chain,
-    /// On the disk.
-    bytes: u64,
+    /// None on Kafka where the read models are not at the end: then nobody has computed it.
+    log_time: Option<u64>,
+    chain: Option<Chain>,
+    /// On the disk; none where the log is on others.
+    bytes: Option<u64>,
     /// Records that were taken out of effect by hand.
     amended: Vec<Amendment>,
     /// Up to where the read models are folded, and how many records till then are void.
@@ -224,13 +228,21 @@ fn stat(config: &Config, out: &mut Output) -> anyhow::Result<()> {
     // The read models come first, so that they can't be ahead.
     let view = View::beside(&config.read_models_folder())?;
     let log = open(config)?;
-    let genesis = genesis(&log)?.context("the log is empty")?;
-    let first = log.note(Lsn::FIRST)?.unwrap_or_default();
-    let last = log.note(log.tail())?.unwrap_or_default();
-    let mut bytes = 0;
-    for file in std::fs::read_dir(config.log_folder())? {
-        // The server may have removed it by now.
-        bytes += file?.metadata().map_or(0, |file| file.len());
+    let genesis = genesis(&*log)?.context("the log is empty")?;
+    let begun = log.read(Lsn::FIRST, 1, 1)?.first().map(|first| Record::decode_header(&first.bytes).map(|(it, _)| it));
+    let folded = || {
+        let cursor = view.as_ref()?.cursor();
+        (cursor.lsn == log.tail()).then_some(Note { chain: cursor.chain, time: cursor.log_time })
+    };
+    let last = log.note(log.tail())?.or_else(folded);
+    let mut bytes = None;
+    if config.log.backend == Backend::Embedded {
+        let mut sum = 0;
+        for file in std::fs::read_dir(config.log_folder())? {
+            // The server may have removed it by now.
+            sum += file?.metadata().map_or(0, |file| file.len());
+        }
+        bytes = Some(sum);
     }
     let voids = view.as_ref().map(|view| admission::voids(view, Lsn::FIRST).count());
     let stat = Stat {
@@ -238,21 +250,24 @@ fn stat(config: &Config, out: &mut Output) -> anyhow::Result<()> {
         log_id: hex::encode(genesis.log_id.0),
         format: genesis.format,
         tail: log.tail(),
-        begun: first.time.ms,
-        log_time: last.time.ms,
-        chain: last.chain,
+        begun: begun.context("the log is empty")??.at_ms,
+        log_time: last.map(|note| note.time.ms),
+        chain: last.map(|note| note.chain),
         bytes,
         amended: log.amendments().iter().cloned().collect(),
         folded: view.map(|view| view.lsn()),
         void: voids,
     };
     out.print(&stat, |stat| {
-        let Stat { server_name, log_id, tail, chain, bytes, .. } = stat;
-        let (begun, end, mib) = (time(stat.begun), time(stat.log_time), bytes.div_ceil(1 << 20));
+        let Stat { server_name, log_id, tail, .. } = stat;
+        let begun = time(stat.begun);
+        let size = stat.bytes.map(|bytes| format!(", {} MiB", bytes.div_ceil(1 << 20))).unwrap_or_default();
+        let end = stat.log_time.map(|end| format!(" at {}", time(end))).unwrap_or_default();
+        let chain = stat.chain.map_or_else(|| "see `everfold log verify`".to_owned(), |chain| chain.to_string());
         let folded = stat.folded.map_or_else(|| "not at all".to_owned(), |lsn| format!("up to {lsn}"));
         let void = stat.void.unwrap_or_default();
         format!(
-            "log {log_id} of {server_name}, {mib} MiB\nbegun  {begun}\ntail   {tail} at {end}\nchain  {chain}\n\
+            "log {log_id} of {server_name}{size}\nbegun  {begun}\ntail   {tail}{end}\nchain  {chain}\n\
              folded {folded}, {void} records void"
         )
     })?;
@@ -261,10 +276,10 @@ fn stat(config: &Config, out: &mut Output) -> anyhow::Result<()> {
 
 /// Prints what is there, and says from where on to follow.
 fn tail(trail: &Trail, from: Option<Moment>, lines: usize, filter: &Filter, out: &mut Output) -> anyhow::Result<Lsn> {
-    let (end, server) = (trail.log.tail(), server(&trail.log)?);
+    let (end, server) = (trail.log.tail(), server(&*trail.log)?);
     let close = Lsn((end.0 + 1).saturating_sub(lines as u64)).max(Lsn::FIRST);
     let start = match from {
-        Some(moment) => moment.from(&trail.log)?,
+        Some(moment) => moment.from(&*trail.log)?,
         // Unless the log has gaps there.
         None if filter.takes_all() && trail.log.read(close, lines, usize::MAX)?.len() >= lines => close,
         None => Lsn::FIRST,
@@ -289,7 +304,7 @@ fn tail(trail: &Trail, from: Option<Moment>, lines: usize, filter: &Filter, out:
 }
 
 fn follow_on(trail: &Trail, from: Lsn, filter: &Filter, out: &mut Output) -> anyhow::Result<()> {
-    let server = server(&trail.log)?;
+    let server = server(&*trail.log)?;
     trail.walk(from, None, |record| {
         if filter.takes(&record, &server) {
             out.print(&record, line)?;
@@ -314,7 +329,8 @@ fn line(record: &Shown) -> String {
     let mut facts: Vec<_> = record.facts.iter().map(schemas::Fact::name).collect();
     facts.dedup();
     let void = record.void.map(|void| format!("  void: {}", void.reason())).unwrap_or_default();
-    format!("{:>8}  {}  {who}  {}{void}", record.lsn.0, time(record.log_time), facts.join(" "))
+    let when = time(record.log_time.unwrap_or(record.header.at_ms));
+    format!("{:>8}  {when}  {who}  {}{void}", record.lsn.0, facts.join(" "))
 }
 
 fn dump(
@@ -324,9 +340,9 @@ fn dump(
     filter: &Filter,
     out: &mut Output,
 ) -> anyhow::Result<()> {
-    let from = from.map_or(Ok(Lsn::FIRST), |moment| moment.from(&trail.log))?;
-    let until = until.map_or(Ok(trail.log.tail()), |moment| moment.until(&trail.log))?;
-    let server = server(&trail.log)?;
+    let from = from.map_or(Ok(Lsn::FIRST), |moment| moment.from(&*trail.log))?;
+    let until = until.map_or(Ok(trail.log.tail()), |moment| moment.until(&*trail.log))?;
+    let server = server(&*trail.log)?;
     // Beside the records themselves it would only be in the way.
     let bar = if std::io::stdout().is_terminal() { ProgressBar::hidden() } else { bar("records", until.0) };
     trail.walk(from, Some(until), |record| {

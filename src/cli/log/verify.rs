@@ -72,7 +72,7 @@ fn check(config: &Config) -> anyhow::Result<Sound> {
     let view = View::beside(&config.read_models_folder())?;
     let cursor: Option<&Cursor> = view.as_ref().map(View::cursor).filter(|cursor| cursor.lsn > Lsn::ZERO);
     let log = super::open(config)?;
-    let key = signing_key(config, &log)?;
+    let key = signing_key(config, &*log)?;
     let events = Cell::new(0_u64);
     let fact = |fact: &Fact| {
         match fact {
@@ -83,7 +83,7 @@ fn check(config: &Config) -> anyhow::Result<Sound> {
         intact::check(fact, key.as_ref())
     };
     let bar = bar("records", log.tail().0);
-    let verified = verify(&log, Checks { cursor, fact: &fact, progress: &report(&bar) });
+    let verified = verify(&*log, Checks { cursor, fact: &fact, progress: &report(&bar) });
     bar.finish_and_clear();
     let Verified { tail, note, records, facts, bytes } = verified?;
     let signatures = key.is_some();
@@ -92,7 +92,7 @@ fn check(config: &Config) -> anyhow::Result<Sound> {
 }
 
 /// The key in the data folder; none if it isn't there, as beside a copy of the log.
-fn signing_key(config: &Config, log: &impl LogReader) -> anyhow::Result<Option<OwnKey>> {
+fn signing_key(config: &Config, log: &dyn LogReader) -> anyhow::Result<Option<OwnKey>> {
     let file = config.signing_key_file();
     let Some(genesis) = genesis(log)? else { return Ok(None) };
     match std::fs::metadata(&file) {

@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(200);
 const ATTEMPTS: usize = 10;
 
 /// A log that is read, while another process may write it. It shows what is durable, as of the last
-/// [`EmbeddedReader::refresh`]; following refreshes it by itself.
+/// [`LogReader::refresh`]; following refreshes it by itself.
 pub struct EmbeddedReader {
     folder: PathBuf,
     db: DB,
@@ -64,11 +64,7 @@ impl EmbeddedReader {
         mark::peek(&self.folder).is_ok_and(|peek| peek.writer)
     }
 
-    /// Looks for what was appended meanwhile. Blocks on disk.
-    ///
-    /// # Errors
-    /// When the log can't be read.
-    pub fn refresh(&self) -> Result<Lsn, ReadError> {
+    fn catch_up(&self) -> Result<Lsn, ReadError> {
         let attempt = || {
             let peek = mark::peek(&self.folder).map_err(OpenError::folder(&self.folder))?;
             self.db.try_catch_up_with_primary().map_err(|error| recovery::explain(&self.folder, &error))?;
@@ -117,7 +113,7 @@ impl LogReader for EmbeddedReader {
                 }
                 tokio::time::sleep(POLL).await;
                 let reader = Arc::clone(&self);
-                let refreshed = tokio::task::spawn_blocking(move || reader.refresh()).await;
+                let refreshed = tokio::task::spawn_blocking(move || reader.catch_up()).await;
                 refreshed.map_err(|error| ReadError::Backend(error.to_string()))??;
             }
         })
@@ -145,5 +141,9 @@ impl LogReader for EmbeddedReader {
 
     fn amendments(&self) -> Amendments {
         self.amendments.clone()
+    }
+
+    fn refresh(&self) -> Result<Lsn, ReadError> {
+        self.catch_up()
     }
 }

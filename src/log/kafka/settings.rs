@@ -54,6 +54,8 @@ pub fn client(settings: &Kafka, brokers: &str) -> Result<ClientConfig, OpenError
 /// When the client library refuses a setting.
 pub fn consumer(client: &ClientConfig, context: Context) -> Result<BaseConsumer<Context>, OpenError> {
     let mut config = client.clone();
+    // The library wants a name, but no group is ever joined, and no position committed.
+    config.set("group.id", "everfold");
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     // What is missing is an error, and never skipped.
     config.set("auto.offset.reset", "error").set("allow.auto.create.topics", "false");
