@@ -19,6 +19,8 @@ pub(super) trait Backend: Sized + 'static {
     const REOPENS: bool;
     /// Several handles may be open at once and see each other's records.
     const SEVERAL_HANDLES: bool;
+    /// So many random cases are tried.
+    const CASES: u32 = 24;
 
     /// Whether there is such a place on this machine.
     fn is_there() -> bool {
@@ -422,7 +424,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 pub(super) fn random_batches<B: Backend>() {
-    let config = ProptestConfig { cases: 24, ..ProptestConfig::default() };
+    let config = ProptestConfig { cases: B::CASES, ..ProptestConfig::default() };
     proptest!(config, |(steps in prop::collection::vec(step(), 1..16))| {
         let place = B::fresh();
         let mut log = place.open();

@@ -17,6 +17,7 @@ struct Place {
 impl Backend for Place {
     const REOPENS: bool = true;
     const SEVERAL_HANDLES: bool = true;
+    const CASES: u32 = 8;
 
     fn is_there() -> bool {
         broker::address().is_some()
