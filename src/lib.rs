@@ -17,6 +17,8 @@ pub mod rooms;
 
 pub mod fold;
 
+pub mod snapshot;
+
 pub mod commands;
 
 pub mod ephemeral;

@@ -6,7 +6,7 @@ use std::{
 
 use rocksdb::{
     BlockBasedOptions, BoundColumnFamily, Cache, ColumnFamilyDescriptor, DBWithThreadMode, IteratorMode, MultiThreaded,
-    Options, ReadOptions, WriteBatch, WriteOptions,
+    Options, ReadOptions, WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 use schemas::{Blob, Chain, LogTime, Lsn, codec};
 use serde::{Deserialize, Serialize};
@@ -211,6 +211,14 @@ impl Store {
         let mut options = WriteOptions::default();
         options.set_sync(false);
         Ok(self.db.write_opt(batch, &options)?)
+    }
+
+    /// Makes a copy, as of one record, in a folder that isn't there yet: tables are linked where that is possible.
+    ///
+    /// # Errors
+    /// When RocksDB can't.
+    pub fn checkpoint(&self, into: &Path) -> Result<(), StoreError> {
+        Ok(Checkpoint::new(&self.db)?.create_checkpoint(into)?)
     }
 
     /// Writes out what is in memory, so that the next start has little to recover.

@@ -11,6 +11,7 @@ mod projections;
 mod replay;
 mod serve;
 mod server;
+mod snapshot;
 mod user;
 
 use std::{
@@ -62,6 +63,8 @@ enum Command {
     Projections(projections::Args),
     /// Print a number for each read model that two folds of one log agree on.
     Digest(projections::DigestArgs),
+    /// Make a snapshot of a server's data, or begin from one.
+    Snapshot(snapshot::Args),
     /// Register accounts and change them.
     User(user::Args),
     /// Show and check settings.
@@ -120,6 +123,7 @@ pub fn run() -> ExitCode {
         Command::Replay(args) => replay::run(&args),
         Command::Projections(args) => projections::run(&args),
         Command::Digest(args) => projections::digest(&args),
+        Command::Snapshot(args) => snapshot::run(&args),
         Command::User(args) => user::run(&args),
         Command::Config(args) => config::run(&args),
     };

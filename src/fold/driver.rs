@@ -132,6 +132,7 @@ pub struct Start<'a> {
 
 /// The thread that folds the log as it grows; the only writer of the read models.
 pub struct Driver {
+    store: Arc<Store>,
     progress: Arc<Progress>,
     orders: mpsc::Sender<Order>,
     rebuilt: watch::Receiver<Option<Lsn>>,
@@ -163,7 +164,7 @@ impl Driver {
             Err(StartError::Fold(FoldError::Barrier { .. })) => {}
             caught_up => caught_up?,
         }
-        let reader = Arc::new(Reader::new(store));
+        let reader = Arc::new(Reader::new(Arc::clone(&store)));
         let source: Arc<dyn Source> = Arc::clone(&reader) as Arc<dyn Source>;
         let progress = Arc::new(Progress::new(source, projector.cursor().clone()));
         let (orders, inbox) = mpsc::channel(4);
@@ -183,7 +184,13 @@ impl Driver {
             .name("fold".into())
             .spawn(move || work.run(&runtime))
             .map_err(|error| ReadError::Backend(error.to_string()))?;
-        Ok((Self { progress, orders, rebuilt, stopping, thread: Some(thread) }, reader))
+        Ok((Self { store, progress, orders, rebuilt, stopping, thread: Some(thread) }, reader))
+    }
+
+    /// Where the tables are.
+    #[must_use]
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
     }
 
     /// How far it has come.

@@ -44,6 +44,7 @@ use crate::{
     log::LogReader,
     metrics::Metrics,
     nodes::{Channel, Members},
+    snapshot::Snapshots,
     sync::{Acknowledged, Syncs},
 };
 
@@ -67,6 +68,8 @@ pub struct Parts {
     pub read_only: Option<Lsn>,
     /// The way to fold models anew.
     pub rebuilds: Rebuilds,
+    /// The way to make snapshots.
+    pub snapshots: Snapshots,
     /// The only way to write.
     pub commands: Commands,
     /// Which nodes live.

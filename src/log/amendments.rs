@@ -63,6 +63,14 @@ impl Amendments {
         File::open(folder)?.sync_all()
     }
 
+    /// Leaves a copy of the file in another folder, if there are any.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(super) fn copy(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if self.0.is_empty() { Ok(()) } else { std::fs::copy(from.join(FILE), to.join(FILE)).map(|_| ()) }
+    }
+
     /// Whether a record was taken out of effect.
     #[must_use]
     pub fn has(&self, lsn: Lsn) -> bool {

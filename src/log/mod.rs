@@ -34,7 +34,7 @@ pub mod verify;
 #[cfg(test)]
 mod conformance;
 
-use std::{pin::Pin, sync::Arc};
+use std::{path::Path, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -144,6 +144,15 @@ pub trait LogReader: Send + Sync + 'static {
     /// When the log can't be read.
     fn refresh(&self) -> Result<Lsn, ReadError> {
         Ok(self.tail())
+    }
+
+    /// Makes a copy of a log that lies on this machine, as it is now, in a folder that isn't there yet. Says up to where
+    /// that is; none if the log lies elsewhere, and nothing was made. Blocks on disk.
+    ///
+    /// # Errors
+    /// When the copy can't be made.
+    fn checkpoint(&self, _into: &Path) -> Result<Option<Lsn>, ReadError> {
+        Ok(None)
     }
 
     /// A figure of the database that the log is in, by RocksDB's name for it; none if it is in no such database.

@@ -28,6 +28,7 @@ use crate::{
     log::{Log, LogReader, embedded::OpenError, kafka},
     metrics::Metrics,
     nodes::{Join, Node},
+    snapshot::{self, Snapshots},
     sync::{Acknowledged, Notifier, Syncs},
 };
 
@@ -156,6 +157,15 @@ impl Server {
             reader: Arc::clone(&log) as Arc<dyn LogReader>,
             read_only: driver.is_none().then(|| progress.cursor().lsn),
             rebuilds: driver.as_ref().map_or_else(Rebuilds::none, Driver::rebuilds),
+            snapshots: driver.as_ref().map_or_else(Snapshots::none, |driver| {
+                Snapshots::of(snapshot::Parts {
+                    store: driver.store(),
+                    log: Arc::clone(&log) as Arc<dyn LogReader>,
+                    clock: Arc::clone(&clock),
+                    signing_key: config.signing_key_file(),
+                    stop: stop.clone(),
+                })
+            }),
             stop: stop.clone(),
             config,
             clock,

@@ -27,6 +27,7 @@ mod overtaken;
 mod patience;
 mod races;
 mod routes;
+mod snapshots;
 mod staging;
 mod standing;
 mod start;

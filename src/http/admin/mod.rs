@@ -4,6 +4,7 @@
 mod projections;
 pub mod register;
 mod registration_tokens;
+mod snapshot;
 mod users;
 
 use axum::{
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(projections::routes())
         .merge(register::routes())
         .merge(registration_tokens::routes())
+        .merge(snapshot::routes())
         .merge(users::routes())
 }
 

@@ -84,6 +84,13 @@ impl Mark {
     }
 }
 
+/// Leaves a note with a copy of a log, durably.
+pub(super) fn leave(folder: &Path, acknowledged: Acknowledged) -> io::Result<()> {
+    let path = folder.join(NAME);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+    Mark { file, path }.write_durably(acknowledged)
+}
+
 /// What a reader beside the writer learns.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Peek {

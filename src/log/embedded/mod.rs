@@ -29,7 +29,7 @@ use schemas::Lsn;
 use tokio::sync::watch;
 
 use self::{
-    mark::Mark,
+    mark::{Acknowledged, Mark},
     queue::{Limit, Queue},
     store::Slot,
     writer::{Disk, RealDisk, Writer},
@@ -234,6 +234,15 @@ impl LogReader for EmbeddedLog {
 
     fn amendments(&self) -> Amendments {
         self.shared.amendments.clone()
+    }
+
+    fn checkpoint(&self, into: &Path) -> Result<Option<Lsn>, ReadError> {
+        // What lies beyond is not acknowledged yet, and may never be: whoever opens the copy cuts it off.
+        let end = Acknowledged { lsn: self.tail(), cut: true };
+        self.shared.store.with(|db| store::checkpoint(db, into))?;
+        let (amendments, folder) = (&self.shared.amendments, &self.shared.folder);
+        let noted = mark::leave(into, end).and_then(|()| amendments.copy(folder, into));
+        noted.map(|()| Some(end.lsn)).map_err(|error| ReadError::Backend(error.to_string()))
     }
 
     fn property(&self, name: &str) -> Option<u64> {

@@ -8,7 +8,7 @@ use std::{
 use projections::Entry;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, ErrorKind, LogLevel, Options, WriteBatch,
-    WriteOptions,
+    WriteOptions, checkpoint::Checkpoint,
 };
 use schemas::{Lsn, Record};
 
@@ -201,6 +201,12 @@ fn back(db: &DB, until: Lsn, records: u64) -> Result<Lsn, ReadError> {
     }
     rows.status().map_err(|error| failed(db, until, &error))?;
     Ok(rows.key().map_or(Lsn::ZERO, position))
+}
+
+/// Makes a copy in a folder that isn't there yet: tables are linked where that is possible.
+pub(super) fn checkpoint(db: &DB, into: &Path) -> Result<(), ReadError> {
+    let made = Checkpoint::new(db).and_then(|checkpoint| checkpoint.create_checkpoint(into));
+    made.map_err(|error| ReadError::Backend(error.to_string()))
 }
 
 /// One of RocksDB's own figures.

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use everfold::{
     clock::{Clock, Random, SimulatedClock, SimulatedRandom, SystemClock, SystemRandom},
@@ -8,6 +8,7 @@ use everfold::{
     http::App,
     log::{EmbeddedLog, EmbeddedOptions, Log},
     server::{Server, StartError, World},
+    snapshot,
 };
 use projections::{Cursor, Model, View};
 use schemas::{Draft, Fact, Key, Origin};
@@ -80,6 +81,23 @@ impl TestServer {
         let hub = self.hub.as_ref().expect("a server that was started with a log of the test's");
         let world = World { log: Some(log), ..World::default() };
         Self::in_hub(Arc::clone(hub), folder, world, settings).await
+    }
+
+    /// The same, beginning from a snapshot.
+    pub async fn node_from(&self, log: Arc<dyn Log>, taken: &Path) -> Self {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::copy(self.config.data.join("signing.key"), at("signing.key")).unwrap();
+        let place = snapshot::Place {
+            data: folder.path().to_owned(),
+            log: at("log"),
+            read_models: at("read-models"),
+            signing_key: at("signing.key"),
+        };
+        let (clock, random) = (SystemClock::default(), SystemRandom);
+        snapshot::restore(taken, &place, false, (&clock, &random), &|_, _| {}).unwrap();
+        let hub = self.hub.as_ref().expect("a server that was started with a log of the test's");
+        Self::in_hub(Arc::clone(hub), folder, World { log: Some(log), ..World::default() }, &[]).await
     }
 
     /// What the nodes on its log tell each other.

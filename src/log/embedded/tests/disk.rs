@@ -136,6 +136,31 @@ fn what_failed_does_not_come_back_with_a_restart() {
     assert_eq!(numbers(&open(killed.path())), (0..8).collect::<Vec<_>>());
 }
 
+#[test]
+fn a_copy_has_what_was_acknowledged_and_no_more() {
+    let folder = TempDir::new().unwrap();
+    let (made, disk) = (folder.path().join("log"), Faulty::new());
+    let log = disk.open(&made, Arc::new(()));
+    append(&log, (0..5).map(|n| record(n, 1, 50)).collect());
+    let amendment = Amendment { void: Lsn(3), reason: "bad".into(), at_ms: 1 };
+    log.amend(&amendment).unwrap();
+    drop(log);
+    let log = disk.open(&made, Arc::new(()));
+    disk.set(Mode::Lies, false);
+    refused(&log, 100);
+    let into = folder.path().join("copy");
+    assert_eq!(log.checkpoint(&into).unwrap(), Some(Lsn(5)));
+    assert!(log.checkpoint(&into).is_err(), "nothing is written over");
+    disk.set(Mode::Works, true);
+    append(&log, vec![record(5, 1, 50)]);
+    assert_eq!(numbers(&EmbeddedLog::open_read_only(&into).unwrap()), [0, 1, 2, 3, 4]);
+    let copied = open(&into);
+    assert_eq!(append(&copied, vec![record(6, 1, 50)]), [Lsn(6)]);
+    assert_eq!(numbers(&copied), [0, 1, 2, 3, 4, 6]);
+    assert_eq!(copied.amendments().iter().collect::<Vec<_>>(), [&amendment]);
+    assert_eq!(numbers(&log), [0, 1, 2, 3, 4, 5]);
+}
+
 /// What waits behind a failed write fails with it: nothing is appended whose predecessor is missing.
 #[test]
 fn a_failure_takes_the_whole_queue_along() {
