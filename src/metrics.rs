@@ -57,6 +57,11 @@ metrics! {
     fold_keys_read_total: IntCounter = IntCounter::new, "Keys that the fold read.";
     fold_keys_written_total: IntCounter = IntCounter::new, "Keys that the fold wrote.";
     void_records_total: IntCounterVec = counters(&["reason"]), "Records without effect.";
+    decisions_again_total: IntCounter = IntCounter::new, "Decisions of this node that were made again, because their record was void.";
+
+    handovers_total: IntCounterVec = counters(&["outcome"]), "Requests that went to the node that is their room's home.";
+    handed_requests_total: IntCounter = IntCounter::new, "Requests that other nodes sent here, as their room's home.";
+    refusals_again_total: IntCounter = IntCounter::new, "Requests carried out again, because they were refused before this node had caught up.";
 
     http_requests_total: IntCounterVec = counters(&["method", "route", "status"]), "Requests answered.";
     http_request_seconds: HistogramVec = histograms(SECONDS, &["route"]), "From a request's head until its answer's.";

@@ -69,6 +69,9 @@ pub enum Error {
     /// It can't be done now; nothing has changed, and it may be tried again.
     #[error("{0}")]
     Unavailable(String),
+    /// It was carried out on another node, which has answered it.
+    #[error("another node has answered")]
+    Elsewhere,
     /// The read models can't be read.
     #[error(transparent)]
     Store(#[from] projections::StoreError),

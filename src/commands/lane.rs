@@ -22,7 +22,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{Done, Error, PATIENCE, Parts, Reply, Request, Stamp, StateCache};
+use super::{
+    Done, Error, PATIENCE, Parts, Reply, Request, Stamp, StateCache,
+    handover::{self, Asked},
+};
+use crate::nodes::Member;
 
 /// At most so many messages of a room are on their way at once.
 const DEPTH: usize = 64;
@@ -101,7 +105,8 @@ impl Lanes {
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a decision on a room's lane and waits for its reply. It goes on if the caller doesn't wait.
+    /// Puts a decision on a room's lane and waits for its reply. It goes on if the caller doesn't wait. What a client asks
+    /// for may leave for the room's home.
     ///
     /// # Errors
     /// When it is refused, or can't be made now.
@@ -109,14 +114,38 @@ impl Lanes {
         self: &Arc<Self>,
         room: &RoomId,
         request: impl Into<Request>,
-        job: J,
+        mut job: J,
     ) -> Result<J::Reply, Error> {
-        let (sender, receiver) = oneshot::channel();
-        let stamp = Stamp::new(&self.parts, request.into());
+        let (mut request, asked) = (request.into(), Asked::current());
+        if let Some(asked) = &asked {
+            asked.name(&mut request);
+        }
+        let mut stamp = Stamp::new(&self.parts, request);
+        let mut courier = asked.as_ref().and_then(|asked| asked.courier());
         let deadline = Instant::now() + PATIENCE;
-        let work = Box::new(Pending { job, stamp, deadline, reply: None, sender: Some(sender) });
-        self.enqueue(room, work)?;
-        receiver.await.map_err(|_| Error::Unavailable("the server is shutting down".into()))?
+        loop {
+            let (sender, receiver) = oneshot::channel();
+            let may_leave = courier.is_some();
+            let work = Pending { job, stamp, deadline, may_leave, reply: None, sender: Some(sender) };
+            self.enqueue(room, Box::new(work))?;
+            match receiver.await.map_err(|_| Error::Unavailable("the server is shutting down".into()))? {
+                Outcome::Answer(answer) => {
+                    if let (Ok(_), Some(asked)) = (&answer, &asked) {
+                        asked.settle();
+                    }
+                    return answer;
+                }
+                Outcome::Leaves(home, staying, its) => {
+                    if let Some(courier) = courier.take()
+                        && courier.take_to(home).await
+                    {
+                        return Err(Error::Elsewhere);
+                    }
+                    // It is not to be had there: it is decided here, after all.
+                    (job, stamp) = (staying, its);
+                }
+            }
+        }
     }
 
     fn enqueue(self: &Arc<Self>, room: &RoomId, work: Box<dyn Work>) -> Result<(), Error> {
@@ -159,6 +188,9 @@ trait Work: Send {
     /// Decides; none means that it has been answered.
     fn decide(&mut self, tip: &Tip, after: Option<RecordId>) -> Option<Sealed>;
     fn again(&mut self);
+    /// Whether it was overtaken so often that the room's home is to decide it, if that is another node.
+    fn should_leave(&self) -> bool;
+    fn leave(self: Box<Self>, home: Member);
     fn finish(self: Box<Self>, done: &Done);
     fn repeated(self: Box<Self>, view: Result<View, Error>, lsn: Lsn);
     fn fail(self: Box<Self>, error: Error);
@@ -170,19 +202,28 @@ enum Sealed {
     Drain,
 }
 
+/// What a lane has to say to whoever asked.
+enum Outcome<J: Job> {
+    Answer(Result<J::Reply, Error>),
+    /// The room's home is to decide it.
+    Leaves(Member, J, Stamp),
+}
+
 struct Pending<J: Job> {
     job: J,
     stamp: Stamp,
     deadline: Instant,
+    /// Whether it may go to the room's home.
+    may_leave: bool,
     reply: Option<Reply<J::Reply>>,
-    sender: Option<oneshot::Sender<Result<J::Reply, Error>>>,
+    sender: Option<oneshot::Sender<Outcome<J>>>,
 }
 
 impl<J: Job> Pending<J> {
     fn answer(&mut self, answer: Result<J::Reply, Error>) {
         if let Some(sender) = self.sender.take() {
             // Whoever asked may be gone.
-            let _ = sender.send(answer);
+            let _ = sender.send(Outcome::Answer(answer));
         }
     }
 
@@ -236,6 +277,18 @@ impl<J: Job> Work for Pending<J> {
         self.reply = None;
     }
 
+    fn should_leave(&self) -> bool {
+        self.may_leave && self.stamp.attempts() >= handover::VOID
+    }
+
+    fn leave(self: Box<Self>, home: Member) {
+        let Self { job, stamp, sender, .. } = *self;
+        if let Some(sender) = sender {
+            // Whoever asked may be gone: then nothing was done.
+            let _ = sender.send(Outcome::Leaves(home, job, stamp));
+        }
+    }
+
     fn finish(mut self: Box<Self>, done: &Done) {
         self.stamp.applied(done.lsn);
         let answer = match self.reply.take() {
@@ -285,6 +338,12 @@ impl Lane {
         while let Some(work) = self.next(&room, &lanes, &mut base).await {
             if work.deadline() <= Instant::now() {
                 work.fail(Error::Unavailable("the room is busy; try again".into()));
+                continue;
+            }
+            if work.should_leave()
+                && let Some(home) = self.parts.members.home(room.as_str())
+            {
+                work.leave(home);
                 continue;
             }
             self.take(work, &mut base).await;

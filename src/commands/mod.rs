@@ -16,6 +16,7 @@ mod following;
 mod forks;
 mod genesis;
 pub mod guards;
+pub mod handover;
 pub mod inbound;
 pub mod keys;
 pub mod lane;
@@ -42,6 +43,7 @@ pub use backlog::Backlog;
 pub use error::{Error, Refusal};
 pub use genesis::{FoundingError, found, server_of};
 pub use guards::Sender;
+use handover::Asked;
 pub use leases::Lease;
 pub use stamp::Stamp;
 pub use state_cache::StateCache;
@@ -51,6 +53,7 @@ use crate::{
     fold::{Progress, Stopped},
     keys::OwnKey,
     log::Log,
+    metrics::Metrics,
     nodes::Members,
 };
 
@@ -79,6 +82,8 @@ pub struct Parts {
     pub members: Arc<Members>,
     /// What is appended and not folded yet.
     pub backlog: Backlog,
+    /// Figures.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The only caller of [`Log::append`].
@@ -203,10 +208,15 @@ impl Commands {
     {
         let parts = Arc::clone(&self.parts);
         let stamp = Stamp::new(&parts, request.into());
-        self.tasks
+        let done = self
+            .tasks
             .spawn(async move { run(&parts, stamp, decide, repeated).await })
             .await
-            .map_err(|error| Error::Internal(format!("a command failed: {error}")))?
+            .map_err(|error| Error::Internal(format!("a command failed: {error}")))?;
+        if let (Ok(_), Some(asked)) = (&done, Asked::current()) {
+            asked.settle();
+        }
+        done
     }
 }
 

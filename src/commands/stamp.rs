@@ -54,6 +54,13 @@ impl Stamp {
     /// Counts an attempt that came to nothing.
     pub fn again(&mut self) {
         self.attempt = self.attempt.saturating_add(1);
+        self.parts.metrics.decisions_again_total.inc();
+    }
+
+    /// How many attempts came to nothing.
+    #[must_use]
+    pub const fn attempts(&self) -> u16 {
+        self.attempt
     }
 
     /// The bytes of a draft's record, and of what has to stand before it: an `IdleGap` where log time would hold it back,

@@ -17,7 +17,7 @@ use ruma::{
 use schemas::facts::UserKind;
 use sha2::{Digest, Sha256};
 
-use super::{App, listen::Peer, reply::ApiError};
+use super::{App, handover::Handed, listen::Peer, reply::ApiError};
 use crate::commands::Sender;
 
 /// A user of this server, logged in on a device, and what their account is.
@@ -225,9 +225,12 @@ fn guests_may_use(route: &str) -> bool {
     rest.is_some_and(|rest| FOR_GUESTS.contains(&rest))
 }
 
-/// The client's address: the connection's, or what a trusted proxy says that it was.
+/// The client's address: the connection's, or what a trusted proxy, or another node of this server, says that it was.
 #[must_use]
 pub fn address(app: &App, parts: &request::Parts) -> IpAddr {
+    if let Some(Handed(address)) = parts.extensions.get() {
+        return *address;
+    }
     let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip().to_canonical());
     let trusted = |address: &IpAddr| app.config.http.trusted_proxies.contains(address);
     if !trusted(&peer) {

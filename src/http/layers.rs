@@ -18,7 +18,7 @@ use tower_http::{
 };
 use tracing::Instrument;
 
-use super::{App, reply::ApiError};
+use super::{App, handover, reply::ApiError};
 use crate::{commands, log::AppendError, telemetry};
 
 /// Requests that wait for news, or for a rebuild, as long as their client wants.
@@ -33,6 +33,7 @@ pub(super) fn wrap(routes: Router<App>, app: &App) -> Router<App> {
             let status = StatusCode::METHOD_NOT_ALLOWED;
             ApiError::with_status(status, ErrorKind::Unrecognized, "the endpoint has no such method")
         })
+        .layer(from_fn_with_state(app.clone(), handover::among_nodes))
         .layer(from_fn_with_state(app.clone(), limit_time))
         .layer(SetSensitiveRequestHeadersLayer::new([header::AUTHORIZATION]))
         .layer(CatchPanicLayer::custom(answer_panic))

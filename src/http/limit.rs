@@ -16,6 +16,7 @@ use moka::sync::Cache;
 
 use crate::{
     clock::Clock,
+    commands::handover,
     config::{Rate, RateLimits},
     metrics::Metrics,
 };
@@ -107,7 +108,7 @@ impl Limits {
     }
 
     fn test(&self, limit: Limit, subject: &dyn Display, taken: u64) -> Result<(), Limited> {
-        if !self.rates.enabled {
+        if !self.rates.enabled || handover::is_counted() {
             return Ok(());
         }
         let rate = limit.rate(&self.rates);

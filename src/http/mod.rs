@@ -9,6 +9,7 @@
 //! | `uia`, `passwords` | user-interactive authentication |
 //! | `limit` | how often |
 //! | `layers`, `listen` | what all requests go through |
+//! | `handover` | what several nodes owe a client: the room's home decides, and who refuses has caught up |
 //! | `client` | the client-server API, a file a chapter |
 //! | `admin` | what administrators do, with Synapse's paths and shapes |
 //! | `health` | live, ready, metrics |
@@ -17,7 +18,9 @@ mod admin;
 pub mod auth;
 mod client;
 pub mod extract;
+mod handover;
 mod health;
+mod kept;
 mod layers;
 pub mod limit;
 pub mod listen;
@@ -26,7 +29,7 @@ pub mod reply;
 pub mod tokens;
 pub mod uia;
 
-pub use self::admin::register::SharedSecret;
+pub use self::{admin::register::SharedSecret, handover::Between};
 
 use std::{ops::Deref, sync::Arc};
 
@@ -90,6 +93,8 @@ pub struct Parts {
     pub interactions: uia::Interactions,
     /// Hashes and checks passwords.
     pub passwords: passwords::Passwords,
+    /// What goes from one node to another.
+    pub between: Between,
     /// Registration by the shared secret.
     pub shared_secret: SharedSecret,
     /// Is cancelled when the server stops: what waits for news then answers at once.

@@ -161,8 +161,33 @@ pub fn status_of(kind: &ErrorKind) -> StatusCode {
     }
 }
 
+/// On a reply that refuses by what is there: where more has been folded, the answer may be another.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused;
+
+impl ApiError {
+    /// Whether it rests on what the read models say, and not on the request alone.
+    fn rests_on_what_is_there(&self) -> bool {
+        let Contents::Matrix(MatrixError { status_code, body: ErrorBody::Standard(error), .. }) = &self.body else {
+            return false;
+        };
+        let of_the_request = matches!(
+            error.kind,
+            ErrorKind::NotJson
+                | ErrorKind::BadJson
+                | ErrorKind::MissingParam
+                | ErrorKind::MissingToken
+                | ErrorKind::Unrecognized
+                | ErrorKind::WeakPassword
+                | ErrorKind::InvalidUsername
+        );
+        matches!(status_code.as_u16(), 400 | 401 | 403 | 404 | 409) && !of_the_request
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let refused = self.rests_on_what_is_there().then_some(Refused);
         let mut response = match self.body {
             Contents::Matrix(error) => respond(error),
             Contents::Interactive(info) => respond(UiaaResponse::AuthResponse(*info)),
@@ -172,6 +197,9 @@ impl IntoResponse for ApiError {
             let seconds = delay.as_millis().div_ceil(1000).max(1);
             let value = HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX));
             response.headers_mut().insert(header::RETRY_AFTER, value);
+        }
+        if let Some(refused) = refused {
+            response.extensions_mut().insert(refused);
         }
         response
     }
@@ -213,6 +241,8 @@ impl From<commands::Error> for ApiError {
         match error {
             commands::Error::Refused(refusal) => refusal.into(),
             commands::Error::Unavailable(why) => Self::unavailable(why),
+            // That node's answer takes the place of this one.
+            elsewhere @ commands::Error::Elsewhere => Self::unavailable(elsewhere.to_string()),
             fault => Self::internal(&fault),
         }
     }

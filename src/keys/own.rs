@@ -14,8 +14,10 @@ use ruma::{
     CanonicalJsonObject, OwnedServerName, OwnedServerSigningKeyId, ServerName, ServerSigningKeyId,
     room_version_rules::RedactionRules,
     serde::Base64,
-    signatures::{Ed25519KeyPair, JsonError, PublicKeyMap, PublicKeySet, hash_and_sign_event, sign_json},
+    signatures::{Ed25519KeyPair, JsonError, KeyPair, PublicKeyMap, PublicKeySet, hash_and_sign_event, sign_json},
 };
+
+use sha2::{Digest, Sha256};
 
 use crate::clock::Random;
 
@@ -126,6 +128,14 @@ impl OwnKey {
     #[must_use]
     pub fn pair(&self) -> &Ed25519KeyPair {
         &self.pair
+    }
+
+    /// A secret for a purpose, which everybody can tell who has the key, and nobody else.
+    #[must_use]
+    pub fn secret(&self, purpose: &str) -> [u8; 32] {
+        // No JSON begins like this, and nothing else is signed.
+        let text = format!("everfold {} {purpose}", self.server);
+        Sha256::digest(self.pair.sign(text.as_bytes()).as_bytes()).into()
     }
 
     /// Signs JSON (appendices, "Signing JSON").

@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     ephemeral::Ephemeral,
     fold::{self, Driver, Progress, Rebuilds, ReplayError, Replayed},
-    http::{self, App, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
+    http::{self, App, Between, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
     keys::{KeyError, OwnKey},
     log::{Log, LogReader, embedded::OpenError, kafka},
     metrics::Metrics,
@@ -137,6 +137,7 @@ impl Server {
             node: node.number,
             members: Arc::clone(&members),
             backlog: Backlog::default(),
+            metrics: Arc::clone(&metrics),
         });
         let (listeners, addresses) = bind(&config).await?;
         let stop = CancellationToken::new();
@@ -154,6 +155,7 @@ impl Server {
             interactions: Interactions::new(&config.sessions),
             passwords: Passwords::new(Arc::clone(&random)),
             shared_secret: SharedSecret::new(shared_secret(&config, &*random)?),
+            between: Between::new(&commands.parts().key).map_err(|error| StartError::Internal(error.to_string()))?,
             reader: Arc::clone(&log) as Arc<dyn LogReader>,
             read_only: driver.is_none().then(|| progress.cursor().lsn),
             rebuilds: driver.as_ref().map_or_else(Rebuilds::none, Driver::rebuilds),

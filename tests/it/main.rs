@@ -15,6 +15,7 @@ mod disk;
 mod following;
 mod forks;
 mod fuzz;
+mod handover;
 mod health;
 mod http;
 mod invariants;

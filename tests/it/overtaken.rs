@@ -186,7 +186,8 @@ async fn cross_signing_keys_that_came_in_between_are_not_replaced_unasked() {
     let (first, second) = (keys(), keys());
     let other = async { drop(elsewhere.post(path, second.clone()).await.ok()) };
     let late = nodes.overtake(nodes.alice.post(path, first), other).await;
-    assert_eq!(late.error(), (403, "M_FORBIDDEN"));
+    // Refused; and where the nodes know of each other by now, carried out again, and so asked to confirm.
+    assert!(late.status == 403 || late.status == 401 && late["flows"].is_array(), "{}", late.text);
     let query = json!({ "device_keys": { nodes.alice.user.clone(): [] } });
     let shown = nodes.alice.post("/keys/query", query).await.ok();
     assert_eq!(shown["master_keys"][&nodes.alice.user], second["master_key"]);

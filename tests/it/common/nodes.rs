@@ -111,6 +111,7 @@ impl Nodes {
     /// Both nodes have made the same of the log, and so does a replay.
     pub async fn finish(self) {
         self.on_second(&self.alice).await;
+        assert!(self.first.app().progress.reached(self.tail(), Duration::from_secs(10)).await);
         let [first, second] =
             [&self.first, &self.second].map(|node| projections::digest::all(&node.app().view().unwrap()).unwrap());
         assert_eq!(first, second);
