@@ -9,4 +9,4 @@ mod wait;
 pub use acknowledged::Acknowledged;
 pub use notifier::{Mark, Notifier, Watch};
 pub use token::{BadToken, SyncToken};
-pub use wait::{SyncError, Syncs};
+pub use wait::{AHEAD, SyncError, Syncs};

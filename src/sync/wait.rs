@@ -14,7 +14,7 @@ use super::{
 use crate::{ephemeral::Ephemeral, fold::Progress};
 
 /// A token ahead of this node is waited for so long.
-const AHEAD: Duration = Duration::from_secs(5);
+pub const AHEAD: Duration = Duration::from_secs(5);
 
 /// Why a sync has no answer.
 #[derive(Debug, thiserror::Error)]

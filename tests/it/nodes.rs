@@ -1,14 +1,16 @@
 //! Two nodes on one log: what one decides while the other's records come in between.
 
 use everfold::commands::{Error, inbound::Received};
+use futures::future::join_all;
 use projections::models::events;
 use ruma::api::error::ErrorKind;
 use schemas::facts::Verdict;
 use serde_json::json;
 
 use crate::common::{
-    Nodes, Sent,
+    Nodes, Reply, Sent,
     remote::{Remote, ends, message},
+    rooms::ids,
 };
 
 #[tokio::test]
@@ -176,5 +178,43 @@ async fn an_event_of_another_server_is_judged_again() {
     });
     assert_eq!(delivered, Received::Placed(Verdict::SoftFailed));
     assert_eq!((nodes.void(before), nodes.shown(before).len()), (1, 1), "the ban alone is shown");
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_is_good_on_a_node_that_has_yet_to_come_so_far() {
+    let nodes = Nodes::start().await;
+    let alice = nodes.on_second(&nodes.alice).await;
+    let room = format!("/rooms/{}", nodes.room);
+    let parent = alice.say(&nodes.room, "a beginning").await;
+    nodes.log.hold_reads();
+    let relation = json!({ "rel_type": "m.thread", "event_id": parent });
+    let content = json!({ "msgtype": "m.text", "body": "news", "m.relates_to": relation });
+    let news = alice.send(&nodes.room, "m.room.message", content).await;
+    alice
+        .set(&nodes.room, "m.room.member", &nodes.alice.user, json!({ "membership": "join", "displayname": "new" }))
+        .await;
+    let since = alice.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+    let behind = &nodes.alice;
+    let questions = [
+        format!("{room}/messages?dir=b&limit=5&from={since}"),
+        format!("/_matrix/client/v1{room}/relations/{parent}?from={since}"),
+        format!("/_matrix/client/v1{room}/threads?from={since}"),
+        format!("{room}/members?at={since}"),
+    ];
+    let asking = join_all(questions.iter().map(|question| behind.get(question)));
+    let folding = async {
+        // Meanwhile the others are asked, which would be answered by now.
+        for _ in 0..20 {
+            behind.get("/account/whoami").await.ok();
+        }
+        nodes.log.release_reads();
+    };
+    let (answers, ()) = futures::join!(asking, folding);
+    let [messages, relations, threads, members] = <[Reply; 4]>::try_from(answers).unwrap();
+    assert!(ids(&messages.ok()["chunk"]).contains(&news.as_str()));
+    assert_eq!(ids(&relations.ok()["chunk"]), [news]);
+    assert_eq!(ids(&threads.ok()["chunk"]), [parent]);
+    assert_eq!(members.ok()["chunk"][0]["content"]["displayname"], "new");
     nodes.finish().await;
 }

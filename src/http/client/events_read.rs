@@ -40,7 +40,7 @@ use crate::{
         reply::ApiError,
     },
     reading::{Access, Found, Matcher, Page, Reading, RelatedBy, Span},
-    sync::SyncToken,
+    sync::{AHEAD, SyncError, SyncToken},
 };
 
 /// Events in a page if the client doesn't say.
@@ -64,6 +64,21 @@ pub(super) fn reading<'a>(
 pub(super) fn point(token: &str) -> Result<Position, ApiError> {
     let sync = || token.parse::<SyncToken>().map(|token| Position::after_record(token.lsn));
     token.parse().or_else(|_| sync()).map_err(|_| ApiError::invalid("this is not a pagination token of this server"))
+}
+
+/// A view with all that comes before some points: another node, which was further than this one is, may have named them.
+///
+/// # Errors
+/// 400 for a point beyond the log, 503 when this node doesn't fold so far in a few seconds.
+pub(super) async fn view_before(app: &App, points: [Option<Position>; 2]) -> Result<View, ApiError> {
+    let last = points.into_iter().flatten().map(|point| Lsn(point.lsn().0.saturating_sub(1))).max().unwrap_or_default();
+    if last > app.reader.tail() {
+        return Err(ApiError::invalid("this token names a point that the server has not come to"));
+    }
+    if !app.progress.reached(last, AHEAD).await {
+        return Err(SyncError::Ahead.into());
+    }
+    Ok(app.view()?)
 }
 
 /// How many events are given of how many wanted.
@@ -100,7 +115,7 @@ async fn messages(app: App, request: Matrix<get_messages::Request>) -> Result<ge
     let get_messages::Request { room_id, from: token, to, dir, filter, .. } = &request.body;
     let from = token.as_deref().map(point).transpose()?;
     let to = to.as_deref().map(point).transpose()?;
-    let view = app.view()?;
+    let view = view_before(&app, [from, to]).await?;
     let reading = reading(&app, &view, &request.who, room_id)?;
     let access = reading.access(room_id)?;
     let (start, from, to) = match dir {

@@ -32,7 +32,7 @@ use ruma::{
 };
 use schemas::Nid;
 
-use super::events_read::{limit, point, reading, visible};
+use super::events_read::{limit, point, reading, view_before, visible};
 use crate::{
     http::{
         App,
@@ -86,7 +86,7 @@ macro_rules! form {
                 limit: limit(&app, *most),
                 recurse: *recurse,
             };
-            let view = app.view()?;
+            let view = view_before(&app, [wanted.from, wanted.to]).await?;
             let reading = reading(&app, &view, &request.who, room_id)?;
             let (_, parent) = visible(&view, &reading, room_id, event_id)?;
             let answer = relating(&view, &reading, &parent, &wanted)?;
@@ -199,7 +199,7 @@ async fn threads(app: App, request: Matrix<get_threads::Request>) -> Result<get_
     let get_threads::Request { room_id, from, include, limit: most, .. } = &request.body;
     let from = from.as_deref().map(point).transpose()?;
     let most = limit(&app, *most);
-    let view = app.view()?;
+    let view = view_before(&app, [from, None]).await?;
     let reading = reading(&app, &view, &request.who, room_id)?;
     let access = reading.access(room_id)?;
     let before = from.map_or(access.end(), |from| from.min(access.end()));

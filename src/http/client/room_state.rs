@@ -32,7 +32,7 @@ use schemas::Lsn;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::events_read::{point, reading};
+use super::events_read::{point, reading, view_before};
 use crate::{
     http::{
         App,
@@ -87,7 +87,7 @@ async fn one(app: App, request: Matrix<get_state_event::Request>) -> Result<get_
 async fn members(app: App, request: Matrix<get_members::Request>) -> Result<get_members::Response, ApiError> {
     let get_members::Request { room_id, at, membership, not_membership, .. } = &request.body;
     let at = at.as_deref().map(point).transpose()?;
-    let view = app.view()?;
+    let view = view_before(&app, [at, None]).await?;
     let reading = reading(&app, &view, &request.who, room_id)?;
     let access = reading.access(room_id)?;
     let state = match at {

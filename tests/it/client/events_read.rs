@@ -148,10 +148,12 @@ async fn limits_are_bounded_and_tokens_checked() {
         "dir=b&from=t1",
         "dir=b&to=s1",
         "dir=b&from=t99999999999999999.0",
+        "dir=b&from=t9007199254740991.65535",
+        "dir=f&from=s9007199254740991_a_0",
     ] {
         assert_eq!(alice.get(&format!("/rooms/{room}/messages?{query}")).await.error().0, 400, "{query}");
     }
-    for token in ["t0.0", "t9007199254740991.65535", "s9007199254740991_a_0", "t5.0-4294967295"] {
+    for token in ["t0.0", "s0_a_0", "t5.0-4294967295"] {
         for direction in ["b", "f"] {
             alice.page(&room, &format!("dir={direction}&from={token}")).await;
         }
