@@ -174,7 +174,7 @@ impl Ephemeral {
             Message::Leaving => self.end(position, from, Ending::Typing),
             Message::Ended { node, what } => self.end(position, node, *what),
             Message::WhoIsThere if !is_own => self.asked.store(true, Ordering::SeqCst),
-            Message::WhoIsThere | Message::Alive { .. } => {}
+            Message::WhoIsThere | Message::Alive { .. } | Message::Authentication(_) => {}
         }
     }
 

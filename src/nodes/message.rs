@@ -52,6 +52,25 @@ pub enum Message {
         /// What of it.
         what: Ending,
     },
+    /// A user-interactive authentication began, or a stage of it is completed.
+    Authentication(Authentication),
+}
+
+/// A user-interactive authentication as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authentication {
+    /// A hash of the session's id: whoever has that can go on with it.
+    pub session: String,
+    /// A hash of the request that it is for.
+    pub request: [u8; 32],
+    /// Whose password counts.
+    pub user: Option<OwnedUserId>,
+    /// What is asked for in one flow or another.
+    pub stages: Vec<String>,
+    /// What of it is completed.
+    pub completed: Vec<String>,
+    /// A hash of the registration token that was given, under the session's id.
+    pub registration_token: Option<Vec<u8>>,
 }
 
 /// How a user is there.

@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 pub use alone::Alone;
 pub use heartbeat::beat;
 pub use members::{Conflict, HEARTBEAT, Member, Members, PATIENCE};
-pub use message::{Ending, Message, Node, Presence, Told, Words};
+pub use message::{Authentication, Ending, Message, Node, Presence, Told, Words};
 
 /// A place in the order of what was told, from 1; zero is before everything.
 pub type Position = u64;

@@ -124,6 +124,7 @@ impl Server {
         // Nothing is told by who only shows what was.
         let neighbours = Neighbours::meet(&node, &key, Arc::clone(&clock), channel.filter(|_| driver.is_some()));
         let (members, channel) = (Arc::clone(&neighbours.members), Arc::clone(&neighbours.channel));
+        let interactions = Interactions::hearing(&config.sessions, &*channel);
         let ephemeral = Ephemeral::new(Arc::clone(&clock), Arc::clone(&channel), Arc::clone(&members));
         let notifier = notifier(Arc::clone(&source), &progress, &ephemeral);
         let commands = Commands::new(commands::Parts {
@@ -152,7 +153,7 @@ impl Server {
         let app = App::new(http::Parts {
             seen: Seen::default(),
             limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
-            interactions: Interactions::new(&config.sessions),
+            interactions,
             passwords: Passwords::new(Arc::clone(&random)),
             shared_secret: SharedSecret::new(shared_secret(&config, &*random)?),
             between: Between::new(&commands.parts().key).map_err(|error| StartError::Internal(error.to_string()))?,

@@ -8,11 +8,14 @@ use std::{
     time::Duration,
 };
 
-use everfold::nodes::{Message, Node, Told};
-use http::StatusCode;
+use everfold::{
+    log::{EmbeddedOptions, LogReader},
+    nodes::{Message, Node, Told},
+};
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::common::{Chance, Client, HeldLog, Nodes, TestServer, until};
+use crate::common::{Chance, Client, HeldLog, Nodes, Reply, TestServer, until};
 
 /// The numbers of the nodes that one takes for alive, besides itself.
 fn alive(node: &TestServer) -> Vec<u32> {
@@ -244,5 +247,105 @@ async fn a_new_node_takes_a_token_of_another_and_sends_what_is_current() {
     // And so it goes on by the others.
     assert_eq!(typing(&sync(&bob[0], &since, 0).await, &room), None);
     third.stop().await;
+    nodes.finish().await;
+}
+
+/// Sends the form of a stage, as a browser does.
+async fn submit(client: &Client, stage: &str, session: &str, form: &str) -> Reply {
+    let path = format!("/auth/{stage}/fallback/web?session={session}");
+    let request = client.request(Method::POST, &path).header("content-type", "application/x-www-form-urlencoded");
+    Reply::of(request.body(form.to_owned())).await
+}
+
+#[tokio::test]
+async fn what_begins_to_authenticate_on_one_node_finishes_on_another() {
+    let Pair { nodes, alice, .. } = Pair::start().await;
+    let session = |reply: Reply| reply["session"].as_str().unwrap().to_owned();
+    // A device is deleted: by a password that the other node gets.
+    let phone = alice[0].on_device("PHONE").await;
+    let path = format!("/devices/{}", phone.device);
+    let delete = async |by: usize, auth: Value| {
+        Reply::of(alice[by].request(Method::DELETE, &path).json(&json!({ "auth": auth }))).await
+    };
+    let begun = session(alice[0].delete(&path).await);
+    assert!(nodes.second.app().progress.reached(nodes.tail(), Duration::from_secs(10)).await);
+    let wrong = delete(
+        1,
+        json!({ "type": "m.login.password", "password": "wrong", "session": begun,
+        "identifier": { "type": "m.id.user", "user": alice[0].user } }),
+    )
+    .await;
+    assert_eq!((wrong.status.as_u16(), wrong["session"].as_str()), (401, Some(&*begun)), "it is the same session");
+    let mut auth = alice[0].password_auth("password of alice");
+    auth["session"] = json!(begun);
+    delete(1, auth).await.ok();
+    assert_eq!(phone.at(nodes.second.url()).get("/account/whoami").await.error(), (401, "M_UNKNOWN_TOKEN"));
+
+    // A password is changed: the page is opened on the other node, and the request repeated on the first.
+    let change = |session: &str| json!({ "new_password": "another password", "auth": { "session": session } });
+    let begun = session(alice[0].post("/account/password", json!({ "new_password": "another password" })).await);
+    let browser = nodes.second.client();
+    assert_eq!(browser.get(&format!("/auth/m.login.password/fallback/web?session={begun}")).await.status, 200);
+    assert_eq!(submit(&browser, "m.login.password", &begun, "password=wrong").await.status, 403);
+    assert_eq!(alice[0].post("/account/password", change(&begun)).await.status, 401, "not yet");
+    assert_eq!(submit(&browser, "m.login.password", &begun, "password=password+of+alice").await.status, 200);
+    alice[0].post("/account/password", change(&begun)).await.ok();
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn a_registration_begins_on_one_node_and_finishes_on_another() {
+    let settings = [("registration.mode", "token")];
+    let (first, log) = TestServer::with_log_of(EmbeddedOptions::default(), &settings, HeldLog::over).await;
+    let second = first.node_with(log.beside(), &settings).await;
+    let admin = first.admin("root").await;
+    let tokens = "/_synapse/admin/v1/registration_tokens";
+    for token in ["come-in", "withdrawn"] {
+        admin.post(&format!("{tokens}/new"), json!({ "token": token, "uses_allowed": 1 })).await.ok();
+    }
+    let caught_up = async || assert!(second.app().progress.reached(log.tail(), Duration::from_secs(10)).await);
+    caught_up().await;
+    let (here, there) = (first.client(), second.client());
+    let body = json!({ "username": "bob", "password": "password of bob" });
+    let with = |session: &str| {
+        let mut body = body.clone();
+        body["auth"] = json!({ "session": session });
+        body
+    };
+    let begin = async || here.post("/register", body.clone()).await["session"].as_str().unwrap().to_owned();
+
+    // The stage is completed on the node where it began, and then its token is withdrawn.
+    let session = begin().await;
+    assert_eq!(submit(&here, "m.login.registration_token", &session, "token=withdrawn").await.status, 200);
+    admin.delete(&format!("{tokens}/withdrawn")).await.ok();
+    caught_up().await;
+    let reply = there.post("/register", with(&session)).await;
+    assert_eq!((reply.status.as_u16(), &reply["completed"]), (401, &json!(null)), "{}", reply.text);
+
+    let session = begin().await;
+    assert_eq!(submit(&there, "m.login.registration_token", &session, "token=come-in").await.status, 200);
+    let other = json!({ "username": "carol", "password": "password of carol", "auth": { "session": session } });
+    assert_eq!(here.post("/register", other).await.status, 401, "it is for another request");
+    here.post("/register", with(&session)).await.ok();
+    let used = admin.get(&format!("{tokens}/come-in")).await.ok();
+    assert_eq!(used["completed"], 1, "whichever node it was given to");
+    let told = first.hub().told().into_iter().map(|told| serde_json::to_string(&told).unwrap());
+    let told: Vec<String> = told.filter(|told| told.contains("Authentication")).collect();
+    assert!(told.len() >= 4, "{told:?}");
+    assert!(told.iter().all(|told| !told.contains("come-in") && !told.contains(&session)), "{told:?}");
+    second.stop().await;
+    first.finish().await;
+}
+
+#[tokio::test]
+async fn an_authentication_goes_on_by_itself_where_nobody_can_be_heard() {
+    let Pair { nodes, alice, .. } = Pair::start().await;
+    let body = json!({ "new_password": "another password" });
+    let begun = alice[0].post("/account/password", body.clone()).await;
+    nodes.second.hub().cut_off(1);
+    let mut body = body;
+    body["auth"] = alice[1].password_auth("password of alice");
+    body["auth"]["session"] = begun["session"].clone();
+    alice[1].post("/account/password", body).await.ok();
     nodes.finish().await;
 }

@@ -40,7 +40,7 @@ struct Of {
 
 async fn show(State(app): State<App>, Path(stage): Path<String>, Query(of): Query<Of>) -> Result<Response, ApiError> {
     let stage = AuthType::from(stage);
-    Ok(match app.interactions.is_completed(&of.session, &stage)? {
+    Ok(match uia::is_completed(&app, &of.session, &stage).await? {
         true => page(StatusCode::OK, DONE),
         false => ask(StatusCode::OK, &stage, ""),
     })

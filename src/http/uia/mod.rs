@@ -1,12 +1,14 @@
 //! User-interactive authentication (client-server API, "User-Interactive Authentication API"): what is too weighty for
-//! an access token alone. Sessions live in memory, for a time, bound to one request.
+//! an access token alone. Sessions live in memory, for a time, bound to one request; one that begins on one node goes on
+//! on any other.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod sessions;
 
-use moka::sync::Cache;
+use std::time::Duration;
+
 use projections::models::accounts;
 use ruma::{
-    OwnedUserId, UserId,
+    UserId,
     api::{
         client::uiaa::{AuthData, AuthFlow, AuthType, UiaaInfo, UserIdentifier},
         error::{ErrorKind, StandardErrorBody},
@@ -14,34 +16,13 @@ use ruma::{
 };
 use sha2::{Digest, Sha256};
 
+pub use self::sessions::Interactions;
+use self::sessions::{Session, State};
 use super::{App, extract::Received, passwords, reply::ApiError};
-use crate::{commands::accounts::usable, config::Sessions};
+use crate::commands::accounts::usable;
 
-/// At most so many sessions; the least used are forgotten first.
-const SESSIONS: u64 = 50_000;
-
-/// Authentications under way.
-pub struct Interactions(Cache<String, Arc<Mutex<State>>>);
-
-struct State {
-    /// Which request it is for.
-    request: [u8; 32],
-    /// Whose password counts.
-    user: Option<OwnedUserId>,
-    /// What is asked for in one flow or another.
-    stages: Vec<AuthType>,
-    passed: Passed,
-    completed: Vec<AuthType>,
-}
-
-impl State {
-    fn complete(&mut self, stage: AuthType, passed: Passed) {
-        if !self.completed.contains(&stage) {
-            self.completed.push(stage);
-        }
-        self.passed.registration_token = passed.registration_token.or(self.passed.registration_token.take());
-    }
-}
+/// So long this node waits for what others have to tell.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// What a complete authentication leaves to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,41 +44,6 @@ pub enum Answer {
 /// How one stage ended.
 type Checked = Result<(AuthType, Passed), (ErrorKind, &'static str)>;
 
-impl Interactions {
-    /// None yet.
-    #[must_use]
-    pub fn new(config: &Sessions) -> Self {
-        Self(Cache::builder().max_capacity(SESSIONS).time_to_live(config.authentication).build())
-    }
-
-    /// The named session if it is for the same request as a new one, else the new one.
-    fn resume(&self, named: Option<&str>, new: State, new_id: impl Fn() -> String) -> (String, Arc<Mutex<State>>) {
-        if let Some(id) = named
-            && let Some(state) = self.0.get(id)
-            && lock(&state).request == new.request
-        {
-            return (id.to_owned(), state);
-        }
-        let (id, state) = (new_id(), Arc::new(Mutex::new(new)));
-        self.0.insert(id.clone(), Arc::clone(&state));
-        (id, state)
-    }
-
-    /// A session that asks for a stage.
-    fn asking(&self, session: &str, stage: &AuthType) -> Result<Arc<Mutex<State>>, ApiError> {
-        let asking = self.0.get(session).filter(|state| lock(state).stages.contains(stage));
-        asking.ok_or_else(|| ApiError::not_found("this authentication is over, or does not ask for this stage"))
-    }
-
-    /// Whether a stage of a session is completed.
-    ///
-    /// # Errors
-    /// `M_NOT_FOUND` for a session that is not there or does not ask for it.
-    pub fn is_completed(&self, session: &str, stage: &AuthType) -> Result<bool, ApiError> {
-        Ok(lock(&*self.asking(session, stage)?).completed.contains(stage))
-    }
-}
-
 /// Has the sender of a request authenticate by one of `flows`. `user` is whose password counts, none before there is
 /// an account. A request that has passed passes again, for as long as its session is kept.
 ///
@@ -111,15 +57,14 @@ pub async fn interact(
     auth: Option<&AuthData>,
 ) -> Result<Passed, ApiError> {
     let fingerprint = fingerprint(user, request.uri.path(), &request.raw);
-    let new_id = || app.random.alphanumeric(24);
-    let new = State {
-        request: fingerprint,
-        user: user.map(ToOwned::to_owned),
-        stages: flows.concat(),
-        passed: Passed::default(),
-        completed: Vec::new(),
+    let named = auth.and_then(AuthData::session);
+    let known = find(app, named).await.filter(|session| session.is_for(&fingerprint));
+    let goes_on = known.is_some();
+    let begin = || {
+        let state = State::new(fingerprint, user, flows.concat());
+        app.interactions.begin(app.random.alphanumeric(24), state)
     };
-    let (id, session) = app.interactions.resume(auth.and_then(AuthData::session), new, new_id);
+    let session = known.unwrap_or_else(begin);
     let checked = match auth {
         Some(auth) if auth.auth_type().is_some_and(|stage| !flows.iter().any(|flow| flow.contains(&stage))) => {
             Some(Err(NOT_OFFERED))
@@ -127,19 +72,30 @@ pub async fn interact(
         Some(auth) => attempt(app, user, auth).await?,
         None => None,
     };
-    let mut state = lock(&session);
+    let completes = matches!(checked, Some(Ok(_)));
     let mut failure = None;
     match checked {
-        Some(Ok((stage, passed))) => state.complete(stage, passed),
+        Some(Ok((stage, passed))) => session.complete(stage, passed),
         Some(Err((kind, message))) => failure = Some(StandardErrorBody::new(kind, message.to_owned())),
         None => {}
     }
-    if failure.is_none() && flows.iter().any(|flow| flow.iter().all(|stage| state.completed.contains(stage))) {
-        return Ok(state.passed.clone());
+    if failure.is_none() {
+        let mut passed = session.passed(flows, &app.view()?)?;
+        if passed.is_none() && goes_on {
+            // The rest may have come to another node.
+            catch_up(app).await;
+            passed = session.passed(flows, &app.view()?)?;
+        }
+        if let Some(passed) = passed {
+            return Ok(passed);
+        }
+    }
+    if completes || !goes_on {
+        app.channel.tell(session.message());
     }
     let mut info = UiaaInfo::new(flows.iter().map(|flow| AuthFlow::new(flow.to_vec())).collect());
-    info.completed.clone_from(&state.completed);
-    info.session = Some(id);
+    info.completed = session.completed();
+    info.session = Some(session.id);
     // Clients expect the object, though none of the stages has parameters.
     info.params = serde_json::value::to_raw_value(&serde_json::Map::new()).ok();
     info.auth_error = failure.map(Box::new);
@@ -157,10 +113,45 @@ pub async fn answer(
     stage: &AuthType,
     answer: Answer,
 ) -> Result<Result<(), &'static str>, ApiError> {
-    let session = app.interactions.asking(session, stage)?;
-    let user = lock(&session).user.clone();
-    let checked = check(app, user.as_deref(), answer).await?;
-    Ok(checked.map(|(stage, passed)| lock(&session).complete(stage, passed)).map_err(|(_, why)| why))
+    let session = asking(app, session, stage).await?;
+    let checked = check(app, session.user().as_deref(), answer).await?;
+    Ok(match checked {
+        Ok((stage, passed)) => {
+            session.complete(stage, passed);
+            app.channel.tell(session.message());
+            Ok(())
+        }
+        Err((_, why)) => Err(why),
+    })
+}
+
+/// Whether a stage of a session is completed.
+///
+/// # Errors
+/// `M_NOT_FOUND` for a session that is not there or does not ask for it.
+pub async fn is_completed(app: &App, session: &str, stage: &AuthType) -> Result<bool, ApiError> {
+    Ok(asking(app, session, stage).await?.has_completed(stage))
+}
+
+/// A session that asks for a stage.
+async fn asking(app: &App, session: &str, stage: &AuthType) -> Result<Session, ApiError> {
+    let asking = find(app, Some(session)).await.filter(|session| session.asks_for(stage));
+    asking.ok_or_else(|| ApiError::not_found("this authentication is over, or does not ask for this stage"))
+}
+
+/// A session by its id, whichever node it began on.
+async fn find(app: &App, id: Option<&str>) -> Option<Session> {
+    let id = id?;
+    if let Some(session) = app.interactions.get(id) {
+        return Some(session);
+    }
+    catch_up(app).await;
+    app.interactions.get(id)
+}
+
+/// Waits a moment for what other nodes have told. Who can't be heard is done without: the client begins anew.
+async fn catch_up(app: &App) {
+    let _heard = tokio::time::timeout(CATCH_UP, app.channel.caught_up()).await;
 }
 
 const NOT_OFFERED: (ErrorKind, &str) = (ErrorKind::Unrecognized, "this stage is not among those offered");
@@ -210,10 +201,6 @@ async fn check(app: &App, user: Option<&UserId>, answer: Answer) -> Result<Check
             }
         }
     })
-}
-
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells one request from another: its user, its path and its body without `auth`.
