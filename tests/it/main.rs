@@ -10,6 +10,7 @@ mod admin;
 mod cli;
 mod client;
 mod common;
+mod contention;
 mod convergence;
 mod disk;
 mod following;

@@ -2,6 +2,7 @@
 
 mod chance;
 mod client;
+mod contention;
 pub mod endpoints;
 mod held;
 mod hub;
@@ -15,6 +16,7 @@ mod views;
 
 pub use chance::Chance;
 pub use client::{Client, Reply};
+pub use contention::Contention;
 pub use held::HeldLog;
 pub use hub::Hub;
 pub use nodes::{Nodes, Sent};
