@@ -17,6 +17,7 @@ pub mod rooms;
 
 pub mod fold;
 
+pub mod processes;
 pub mod snapshot;
 
 pub mod commands;

@@ -56,6 +56,8 @@ metrics! {
     fold_records_total: IntCounter = IntCounter::new, "Records folded.";
     fold_keys_read_total: IntCounter = IntCounter::new, "Keys that the fold read.";
     fold_keys_written_total: IntCounter = IntCounter::new, "Keys that the fold wrote.";
+    views_seconds: Histogram = histogram(SECONDS), "Beside a projector: moving views on to what it has folded.";
+    views_instances: IntGauge = IntGauge::new, "Beside a projector: instances of the read models that views are of.";
     void_records_total: IntCounterVec = counters(&["reason"]), "Records without effect.";
     decisions_again_total: IntCounter = IntCounter::new, "Decisions of this node that were made again, because their record was void.";
 

@@ -7,6 +7,7 @@ mod health;
 mod log;
 mod moment;
 mod output;
+mod project;
 mod projections;
 mod replay;
 mod serve;
@@ -53,6 +54,8 @@ Examples:
 enum Command {
     /// Run the server.
     Serve(serve::Args),
+    /// Fold the log for servers beside it: a projector alone, without HTTP.
+    Project(project::Args),
     /// Ask a running server whether everything on its log is folded.
     Health(health::Args),
     /// Read the log: where it ends, its records, and whether it is what was appended.
@@ -118,6 +121,7 @@ fn quoted(path: &Path) -> String {
 pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Project(args) => project::run(&args),
         Command::Health(args) => health::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Replay(args) => replay::run(&args),

@@ -20,6 +20,7 @@ Examples:
   everfold serve --registration open                anybody who can connect may register
   everfold serve --listen 127.0.0.1:0               a free port, which is printed
   everfold serve --config everfold.toml
+  everfold serve --no-projector                     beside `everfold project`, on the same data folder
 
 SIGTERM and SIGINT stop it: requests under way are answered, the log is closed, and it exits with 0.")]
 pub(super) struct Args {
@@ -34,6 +35,9 @@ pub(super) struct Args {
     /// Where the log is: embedded, or kafka://BROKERS/TOPIC.
     #[arg(long, value_name = "BACKEND")]
     log: Option<String>,
+    /// Serve beside `everfold project`, which folds on the same data folder.
+    #[arg(long)]
+    no_projector: bool,
     /// Who may register: open, token or closed.
     #[arg(long, value_name = "MODE")]
     registration: Option<String>,
@@ -46,6 +50,7 @@ impl Args {
             one("server_name", &self.server_name),
             one("log.backend", &self.log),
             one("registration.mode", &self.registration),
+            self.no_projector.then(|| ("node.projector", "off".to_owned())),
         ];
         let listen = self.listen.iter().map(|address| ("http.listen", address.clone()));
         flags.into_iter().flatten().chain(listen).collect()

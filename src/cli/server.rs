@@ -1,5 +1,5 @@
-//! The server that writing commands ask: the one that runs on the data folder, or, where none does, one that runs for as
-//! long as the command. So there is one way to do each thing, and one process that writes.
+//! The server that writing commands ask: the one that runs on the data folder, or, where none does, or only a projector,
+//! one that runs for as long as the command. So there is one way to do each thing, and one process that writes.
 
 use anyhow::{Context, bail};
 use indicatif::ProgressBar;
@@ -13,6 +13,7 @@ use crate::{
     config::Config,
     fold::{self, ReplayError, Replayed},
     log::{embedded::OpenError, kafka},
+    processes,
     server::{self, StartError, World},
 };
 
@@ -39,8 +40,14 @@ impl Server {
             None => {
                 config.server_name = name(&config)?;
                 config.http.listen = vec![([127, 0, 0, 1], 0).into()];
+                config.node.projector = processes::look(&config.data).await.is_err();
+                if !config.node.projector {
+                    // One that no process has.
+                    config.node.number = 0;
+                }
+                let world = World { announced: false, ..World::default() };
                 let waiting = ProgressBar::new_spinner().with_message("looking at the log");
-                let started = server::Server::start(config.clone(), World::default()).await;
+                let started = server::Server::start(config.clone(), world).await;
                 waiting.finish_and_clear();
                 match started {
                     Ok(server) => {
@@ -114,7 +121,7 @@ fn name(config: &Config) -> anyhow::Result<OwnedServerName> {
 }
 
 /// Whether a server could not start because another one runs on the same folder.
-fn is_served(error: &StartError) -> bool {
+pub(super) fn is_served(error: &StartError) -> bool {
     match error {
         StartError::Log(OpenError::Locked(_)) => true,
         StartError::Store(error) | StartError::Replay(ReplayError::Fold(fold::StartError::Store(error))) => {

@@ -90,6 +90,7 @@ pub enum Backend {
 #[expect(missing_docs, reason = "default.toml documents every setting")]
 pub struct Node {
     pub number: u32,
+    pub projector: bool,
     #[serde(deserialize_with = "optional")]
     pub url: Option<BaseUrl>,
 }

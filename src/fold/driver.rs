@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use projections::{Applied, Cursor, Entry, FoldError, Model, Projector, Reader, Source, Store, StoreError};
 use schemas::{Fact, Lsn, Record};
 use tokio::{
@@ -82,20 +83,32 @@ pub enum RebuildError {
     /// The log or the store failed; the tables are as they were.
     #[error(transparent)]
     Failed(#[from] StartError),
+    /// The same in the process that folds.
+    #[error("{0}")]
+    Elsewhere(String),
 }
+
+/// What a rebuild comes to.
+pub type Rebuilt = BoxFuture<'static, Result<Cursor, RebuildError>>;
 
 /// Folds models anew while a server runs.
 #[derive(Clone)]
 pub struct Rebuilds {
-    orders: mpsc::WeakSender<Order>,
     at: watch::Receiver<Option<Lsn>>,
+    run: Arc<dyn Fn(Vec<Model>) -> Rebuilt + Send + Sync>,
 }
 
 impl Rebuilds {
+    /// Where somebody rebuilds: how far they have come, and the way to ask them.
+    #[must_use]
+    pub fn new(at: watch::Receiver<Option<Lsn>>, run: impl Fn(Vec<Model>) -> Rebuilt + Send + Sync + 'static) -> Self {
+        Self { at, run: Arc::new(run) }
+    }
+
     /// Where nothing is folded.
     #[must_use]
     pub fn none() -> Self {
-        Self { orders: mpsc::channel(1).0.downgrade(), at: watch::channel(None).1 }
+        Self::new(watch::channel(None).1, |_| futures::future::ready(Err(RebuildError::Stopped)).boxed())
     }
 
     /// How far the rebuild that is under way has come; none if there is none.
@@ -104,18 +117,28 @@ impl Rebuilds {
         *self.at.borrow()
     }
 
+    /// Changes with it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Option<Lsn>> {
+        self.at.clone()
+    }
+
     /// Folds models and those that they read anew from the first record, beside the live tables, and swaps them in. The
     /// server goes on meanwhile, and so does the rebuild if nobody waits for it. Says where the swap happened.
     ///
     /// # Errors
     /// When another rebuild is under way, the log or the store fails, or the fold has stopped.
     pub async fn run(&self, models: Vec<Model>) -> Result<Cursor, RebuildError> {
-        let (sender, receiver) = oneshot::channel();
-        let orders = self.orders.upgrade().ok_or(RebuildError::Stopped)?;
-        orders.send(Order::Rebuild(models, sender)).await.map_err(|_| RebuildError::Stopped)?;
-        drop(orders);
-        receiver.await.map_err(|_| RebuildError::Stopped)?
+        (self.run)(models).await
     }
+}
+
+async fn rebuild(orders: mpsc::WeakSender<Order>, models: Vec<Model>) -> Result<Cursor, RebuildError> {
+    let (sender, receiver) = oneshot::channel();
+    let orders = orders.upgrade().ok_or(RebuildError::Stopped)?;
+    orders.send(Order::Rebuild(models, sender)).await.map_err(|_| RebuildError::Stopped)?;
+    drop(orders);
+    receiver.await.map_err(|_| RebuildError::Stopped)?
 }
 
 /// What a fold starts from.
@@ -202,7 +225,8 @@ impl Driver {
     /// The way to fold models anew.
     #[must_use]
     pub fn rebuilds(&self) -> Rebuilds {
-        Rebuilds { orders: self.orders.downgrade(), at: self.rebuilt.clone() }
+        let orders = self.orders.downgrade();
+        Rebuilds::new(self.rebuilt.clone(), move |models| rebuild(orders.clone(), models).boxed())
     }
 
     /// Folds what the log has, and ends the thread. The log must be closed before.

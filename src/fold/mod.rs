@@ -5,6 +5,6 @@ mod driver;
 mod progress;
 mod replay;
 
-pub use driver::{Driver, RebuildError, Rebuilds, Start, StartError, check_fit};
+pub use driver::{Driver, RebuildError, Rebuilds, Rebuilt, Start, StartError, check_fit};
 pub use progress::{Progress, Stopped};
 pub use replay::{ReplayError, Replayed, open_replay, replay};

@@ -4,12 +4,12 @@ use std::{
     time::Duration,
 };
 
-use projections::{Applied, Cursor, Source, models::admission};
+use projections::{Applied, Cursor, Source, StoreError, Touched, View, models::admission};
 use schemas::{Lsn, admission::Void};
 use tokio::sync::{oneshot, watch};
 
 /// The fold has stopped: the process is going down, or a record could not be folded.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the read models are not being folded: {0}")]
 pub struct Stopped(pub String);
 
@@ -21,6 +21,7 @@ pub struct Progress {
     cursor: watch::Sender<Cursor>,
     waiting: Mutex<Waiting>,
     listeners: RwLock<Vec<Listener>>,
+    stopped: watch::Sender<Option<Stopped>>,
 }
 
 #[derive(Default)]
@@ -38,7 +39,8 @@ impl Progress {
     pub fn new(source: Arc<dyn Source>, cursor: Cursor) -> Self {
         let waiting = Waiting { folded: cursor.lsn, ..Waiting::default() };
         let (cursor, _) = watch::channel(cursor);
-        Self { source, cursor, waiting: Mutex::new(waiting), listeners: RwLock::new(Vec::new()) }
+        let (waiting, (stopped, _)) = (Mutex::new(waiting), watch::channel(None));
+        Self { source, cursor, waiting, listeners: RwLock::new(Vec::new()), stopped }
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -68,6 +70,17 @@ impl Progress {
     pub fn stopped(&self) -> Option<Stopped> {
         let waiting = self.waiting();
         waiting.stopped.clone().or_else(|| waiting.held.clone())
+    }
+
+    /// Changes with what [`Progress::stopped`] says.
+    #[must_use]
+    pub fn watch_stopped(&self) -> watch::Receiver<Option<Stopped>> {
+        self.stopped.subscribe()
+    }
+
+    fn tell_stopped(&self) {
+        let now = self.stopped();
+        self.stopped.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
     }
 
     /// Waits until a record is folded: none if it was applied, else why it is void.
@@ -106,7 +119,19 @@ impl Progress {
         matches!(tokio::time::timeout(timeout, reached).await, Ok(Ok(_)))
     }
 
+    /// Tells of a commit.
     pub(super) fn publish(&self, applied: &Applied) {
+        let void = |lsn| applied.voids.iter().find(|(at, _)| *at == lsn).map(|(_, void)| *void);
+        self.commit(applied, |lsn| Ok(void(lsn)));
+    }
+
+    /// Tells what another process has folded, as a view shows it.
+    pub(crate) fn publish_seen(&self, view: &View, touched: Touched) {
+        let applied = Applied { cursor: view.cursor().clone(), touched, ..Applied::default() };
+        self.commit(&applied, |lsn| admission::void(view, lsn));
+    }
+
+    fn commit(&self, applied: &Applied, outcome: impl Fn(Lsn) -> Result<Option<Void>, StoreError>) {
         for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
             listener(applied);
         }
@@ -117,9 +142,11 @@ impl Progress {
             let later = waiting.by_lsn.split_off(&applied.cursor.lsn.next());
             std::mem::replace(&mut waiting.by_lsn, later)
         };
+        self.tell_stopped();
         self.cursor.send_replace(applied.cursor.clone());
         for (lsn, senders) in woken {
-            let void = applied.voids.iter().find(|(at, _)| *at == lsn).map(|(_, void)| *void);
+            // Where it can't be looked up, nobody is told that it is known.
+            let Ok(void) = outcome(lsn) else { continue };
             for sender in senders {
                 // Whoever waited may be gone.
                 let _ = sender.send(void);
@@ -128,13 +155,33 @@ impl Progress {
     }
 
     /// Says whether it went on until now.
-    pub(super) fn hold(&self, why: &str) -> bool {
-        self.waiting().held.replace(Stopped(why.to_owned())).is_none()
+    pub(crate) fn hold(&self, why: &str) -> bool {
+        let went_on = self.waiting().held.replace(Stopped(why.to_owned())).is_none();
+        self.tell_stopped();
+        went_on
     }
 
-    pub(super) fn stop(&self, why: &str) {
+    /// It stands still no more.
+    pub(crate) fn go_on(&self) {
+        self.waiting().held = None;
+        self.tell_stopped();
+    }
+
+    /// It stands still, and who waits is told so: nobody knows how long.
+    pub(crate) fn interrupt(&self, why: &str) {
+        let mut waiting = self.waiting();
+        waiting.held = Some(Stopped(why.to_owned()));
+        let waited = std::mem::take(&mut waiting.by_lsn);
+        drop(waiting);
+        drop(waited);
+        self.tell_stopped();
+    }
+
+    pub(crate) fn stop(&self, why: &str) {
         let mut waiting = self.waiting();
         waiting.stopped = Some(Stopped(why.to_owned()));
         waiting.by_lsn.clear();
+        drop(waiting);
+        self.tell_stopped();
     }
 }

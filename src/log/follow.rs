@@ -11,7 +11,7 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Follows a backend that has [`LogReader::read`] and [`LogReader::watch_tail`]: it sleeps until the tail moves, and
 /// then reads up to it, so that no record is polled for, lost or given twice.
-pub(super) fn follow(log: Arc<dyn LogReader>, from: Lsn) -> EntryStream {
+pub(crate) fn follow(log: Arc<dyn LogReader>, from: Lsn) -> EntryStream {
     Box::pin(async_stream::try_stream! {
         let mut tail = log.watch_tail();
         let mut next = from.max(Lsn::FIRST);

@@ -25,7 +25,7 @@ pub mod amendments;
 pub mod copy;
 pub mod embedded;
 pub mod epoch;
-mod follow;
+pub(crate) mod follow;
 mod frozen;
 pub mod kafka;
 pub mod memory;
@@ -223,8 +223,13 @@ impl Stamp {
     }
 }
 
+/// Says why records can't be appended, if they are not what a log takes.
+pub(crate) fn check(records: &[Bytes]) -> Result<(), AppendError> {
+    Stamp::all(records).map(|_| ())
+}
+
 /// Receipts that have resolved already, all with the same error.
-fn refused(records: usize, error: &AppendError) -> Vec<Receipt> {
+pub(crate) fn refused(records: usize, error: &AppendError) -> Vec<Receipt> {
     let resolved = |_| {
         let (sender, receipt) = oneshot::channel();
         // The receiver is in scope, so that sending can't fail.

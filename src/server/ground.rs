@@ -8,33 +8,64 @@ use std::{
     time::{Duration, Instant},
 };
 
-use projections::{Source, Store, StoreOptions};
+use projections::{Beside, Source, Store, StoreOptions};
+use ruma::OwnedServerName;
 use schemas::Lsn;
 
 use super::{StartError, World, io};
 use crate::{
     clock::{Clock, StoppedClock},
-    commands,
+    commands::{self, FoundingError},
     config::{Backend, Config},
-    fold::{self, Driver, Progress, Replayed},
+    fold::{self, Driver, Progress, Rebuilds, Replayed},
     log::{
         FrozenLog, KafkaLog, Log,
         embedded::{EmbeddedLog, EmbeddedOptions, Observer},
     },
     metrics::Metrics,
+    processes::Link,
 };
+
+/// A projector that is about to start is waited for so long.
+const PROJECTOR_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a server stands on.
 pub(super) struct Ground {
     pub log: Arc<dyn Log>,
-    /// None for a replay: nothing is folded into it.
+    /// None where another process folds, or nobody.
     pub driver: Option<Driver>,
     pub source: Arc<dyn Source>,
     pub progress: Arc<Progress>,
+    /// The way to fold models anew.
+    pub rebuilds: Rebuilds,
+    /// The projector, where this process doesn't fold.
+    pub link: Option<Link>,
+    /// What is shown is history up to here.
+    pub read_only: Option<Lsn>,
 }
 
 /// Opens the log, writes its first record if it is empty, and folds it to its end.
 pub(super) async fn open(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Ground, StartError> {
+    let (log, driver, source) = open_and_fold(config, world, metrics).await?;
+    let (progress, rebuilds) = (driver.progress(), driver.rebuilds());
+    Ok(Ground { log, driver: Some(driver), source, progress, rebuilds, link: None, read_only: None })
+}
+
+/// The same for others, who look at the read models themselves.
+pub(super) async fn open_to_fold(
+    config: &Config,
+    world: &World,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<dyn Log>, Driver), StartError> {
+    let (log, driver, _) = open_and_fold(config, world, metrics).await?;
+    Ok((log, driver))
+}
+
+async fn open_and_fold(
+    config: &Config,
+    world: &World,
+    metrics: &Arc<Metrics>,
+) -> Result<(Arc<dyn Log>, Driver, Arc<dyn Source>), StartError> {
     // What is in it concerns nobody else on the machine.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
     made.map_err(io(config.data.display().to_string()))?;
@@ -45,7 +76,30 @@ pub(super) async fn open(config: &Config, world: &World, metrics: &Arc<Metrics>)
     let store = open_models(config, Arc::clone(&log), &*world.clock).await?;
     commands::found(&*log, &config.server_name, &*world.clock, &*world.random).await?;
     let (driver, source) = fold(Arc::clone(&log), store, Arc::clone(metrics)).await?;
-    Ok(Ground { log, progress: driver.progress(), driver: Some(driver), source })
+    Ok((log, driver, source))
+}
+
+/// Stands beside a projector, which has the read models open, and the log if that is embedded.
+pub(super) async fn open_beside(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Ground, StartError> {
+    let mut link = Link::connect(&config.data, config.node.number, PROJECTOR_WITHIN).await?;
+    if link.server_name() != config.server_name {
+        let other =
+            OwnedServerName::try_from(link.server_name()).map_err(|error| StartError::Internal(error.to_string()))?;
+        return Err(FoundingError::OtherServer(other).into());
+    }
+    let log: Arc<dyn Log> = match (&world.log, &config.log.backend) {
+        (Some(log), _) => Arc::clone(log),
+        (None, Backend::Embedded) => Arc::new(link.log(config.log_folder())),
+        (None, Backend::Kafka(_)) => open_log(config, metrics).await?,
+    };
+    let (folder, memory, freed) = (config.read_models_folder(), memory(config), link.freed());
+    let opened = tokio::task::spawn_blocking(move || Beside::open(&folder, memory, freed));
+    let opened = opened.await.map_err(|error| StartError::Internal(error.to_string()))??;
+    let beside = opened.ok_or_else(|| StartError::Internal("the projector has no read models".into()))?;
+    let source = beside.source();
+    let progress = Arc::new(Progress::new(Arc::clone(&source), source.view()?.cursor().clone()));
+    link.follow(beside, Arc::clone(&progress), Arc::clone(metrics)).map_err(io("a thread for views"))?;
+    Ok(Ground { log, driver: None, source, progress, rebuilds: link.rebuilds(), link: Some(link), read_only: None })
 }
 
 /// Opens what a replay left: nothing is appended or folded any more, and the clock shows the moment of its last record.
@@ -60,7 +114,8 @@ pub(super) async fn open_replay(
     let (progress, source) = opened.await.map_err(|error| StartError::Internal(error.to_string()))??;
     let cursor = progress.cursor();
     world.clock = Arc::new(StoppedClock::at(cursor.log_time.ms));
-    Ok(Ground { log: Arc::new(FrozenLog::at(&cursor)), driver: None, source, progress })
+    let (log, rebuilds) = (Arc::new(FrozenLog::at(&cursor)), Rebuilds::none());
+    Ok(Ground { log, driver: None, source, progress, rebuilds, link: None, read_only: Some(cursor.lsn) })
 }
 
 fn memory(config: &Config) -> StoreOptions {

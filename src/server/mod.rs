@@ -2,6 +2,7 @@
 
 mod ground;
 mod neighbours;
+mod project;
 mod tasks;
 
 use std::{
@@ -22,15 +23,18 @@ use crate::{
     commands::{self, Backlog, Commands, FoundingError},
     config::Config,
     ephemeral::Ephemeral,
-    fold::{self, Driver, Progress, Rebuilds, ReplayError, Replayed},
+    fold::{self, Driver, Progress, ReplayError, Replayed},
     http::{self, App, Between, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
     keys::{KeyError, OwnKey},
     log::{Log, LogReader, embedded::OpenError, kafka},
     metrics::Metrics,
     nodes::{Join, Node},
+    processes::{Link, LinkError},
     snapshot::{self, Snapshots},
     sync::{Acknowledged, Notifier, Syncs},
 };
+
+pub use project::Projector;
 
 /// What stands between the read models and whoever looks at them.
 pub type Lens = Arc<dyn Fn(Arc<dyn Source>) -> Arc<dyn Source> + Send + Sync>;
@@ -48,12 +52,14 @@ pub struct World {
     pub lens: Option<Lens>,
     /// How to join other nodes; none is what the settings say.
     pub channel: Option<Join>,
+    /// Whether the data folder notes where the server is, for the commands that ask it.
+    pub announced: bool,
 }
 
 impl Default for World {
     fn default() -> Self {
         let (clock, random) = (Arc::new(SystemClock::default()), Arc::new(SystemRandom));
-        Self { clock, random, log: None, lens: None, channel: None }
+        Self { clock, random, log: None, lens: None, channel: None, announced: true }
     }
 }
 
@@ -75,6 +81,9 @@ pub enum StartError {
     /// The read models can't be opened.
     #[error("the read models can't be opened: {0}")]
     Store(#[from] StoreError),
+    /// There is no projector to serve beside.
+    #[error(transparent)]
+    Projector(#[from] LinkError),
     /// The folder is a replay that can't be served.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -99,8 +108,9 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     app: App,
     log: Arc<dyn Log>,
-    /// None for a replay: nothing is folded into it.
+    /// None where another process folds, or nobody.
     driver: Option<Driver>,
+    link: Option<Link>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -113,16 +123,20 @@ impl Server {
     /// When something that it needs is missing, damaged, in use or another server's.
     pub async fn start(mut config: Config, mut world: World) -> Result<Self, StartError> {
         let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
-        let Ground { log, driver, source, progress } = match Replayed::find(&config.data)? {
+        let ground = match Replayed::find(&config.data)? {
             Some(replayed) => ground::open_replay(&mut config, &mut world, replayed).await?,
-            None => ground::open(&config, &world, &metrics).await?,
+            None if config.node.projector => ground::open(&config, &world, &metrics).await?,
+            None => ground::open_beside(&config, &world, &metrics).await?,
         };
-        let World { clock, random, lens, channel, .. } = world;
+        let Ground { log, driver, source, progress, rebuilds, link, read_only } = ground;
+        let World { clock, random, lens, channel, announced, .. } = world;
         let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
         let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
-        let node = Node { number: config.node.number, boot: random.alphanumeric(8) };
+        let number = link.as_ref().map_or(config.node.number, Link::number);
+        let node = Node { number, boot: random.alphanumeric(8) };
         // Nothing is told by who only shows what was.
-        let neighbours = Neighbours::meet(&node, &key, Arc::clone(&clock), channel.filter(|_| driver.is_some()));
+        let join = channel.or_else(|| Some(link.as_ref()?.join())).filter(|_| read_only.is_none());
+        let neighbours = Neighbours::meet(&node, &key, Arc::clone(&clock), join);
         let (members, channel) = (Arc::clone(&neighbours.members), Arc::clone(&neighbours.channel));
         let interactions = Interactions::hearing(&config.sessions, &*channel);
         let ephemeral = Ephemeral::new(Arc::clone(&clock), Arc::clone(&channel), Arc::clone(&members));
@@ -140,7 +154,7 @@ impl Server {
             backlog: Backlog::default(),
             metrics: Arc::clone(&metrics),
         });
-        let (listeners, addresses) = bind(&config).await?;
+        let (listeners, addresses) = bind(&config, announced).await?;
         let stop = CancellationToken::new();
         let syncs = Syncs {
             source: Arc::clone(&source),
@@ -158,8 +172,8 @@ impl Server {
             shared_secret: SharedSecret::new(shared_secret(&config, &*random)?),
             between: Between::new(&commands.parts().key).map_err(|error| StartError::Internal(error.to_string()))?,
             reader: Arc::clone(&log) as Arc<dyn LogReader>,
-            read_only: driver.is_none().then(|| progress.cursor().lsn),
-            rebuilds: driver.as_ref().map_or_else(Rebuilds::none, Driver::rebuilds),
+            read_only,
+            rebuilds,
             snapshots: driver.as_ref().map_or_else(Snapshots::none, |driver| {
                 Snapshots::of(snapshot::Parts {
                     store: driver.store(),
@@ -188,10 +202,10 @@ impl Server {
             tokio::spawn(tasks::expire(Arc::clone(&app.ephemeral), notifier, stop.clone())),
         ];
         tasks.extend(neighbours.greet(&app.config, &addresses, stop.clone()));
-        if driver.is_some() {
+        if read_only.is_none() {
             tasks.extend(tasks::appending(&app, &stop));
         }
-        Ok(Self { addresses, app, log, driver, stop, tasks })
+        Ok(Self { addresses, app, log, driver, link, stop, tasks })
     }
 
     /// Where it listens.
@@ -208,7 +222,7 @@ impl Server {
 
     /// Takes no more requests, answers those under way (waiting ones at once), and closes the log.
     pub async fn stop(self) {
-        let Self { app, log, driver, stop, tasks, .. } = self;
+        let Self { app, log, driver, link, stop, tasks, .. } = self;
         stop.cancel();
         for task in tasks {
             if let Err(error) = task.await {
@@ -224,6 +238,9 @@ impl Server {
         });
         if let Err(error) = closed.await {
             tracing::error!(%error, "the log was not closed well; what was acknowledged is on it");
+        }
+        if let Some(link) = link {
+            link.stop().await;
         }
     }
 }
@@ -263,8 +280,8 @@ fn shared_secret(config: &Config, random: &dyn Random) -> Result<String, StartEr
     }
 }
 
-/// Listens where the settings say, and notes where that is.
-async fn bind(config: &Config) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+/// Listens where the settings say.
+async fn bind(config: &Config, announced: bool) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let mut listeners = Vec::new();
     for address in &config.http.listen {
         let listener = TcpListener::bind(address).await;
@@ -272,7 +289,9 @@ async fn bind(config: &Config) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), St
     }
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
     let addresses: Vec<SocketAddr> = addresses.map_err(io("the address that is listened on"))?;
-    note_address(config, &addresses)?;
+    if announced {
+        note_address(config, &addresses)?;
+    }
     Ok((listeners, addresses))
 }
 

@@ -27,6 +27,7 @@ mod neighbours;
 mod nodes;
 mod overtaken;
 mod patience;
+mod processes;
 mod races;
 mod routes;
 mod snapshots;

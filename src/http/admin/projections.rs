@@ -71,7 +71,7 @@ impl From<RebuildError> for ApiError {
         match error {
             RebuildError::Busy => Self::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, error.to_string()),
             RebuildError::Stopped => Self::unavailable(error.to_string()),
-            RebuildError::Failed(error) => Self::internal(&error),
+            RebuildError::Failed(_) | RebuildError::Elsewhere(_) => Self::internal(&error),
         }
     }
 }

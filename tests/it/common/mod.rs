@@ -1,5 +1,6 @@
 //! A server in this process, and clients that talk to it.
 
+mod beside;
 mod chance;
 mod client;
 mod contention;
@@ -14,6 +15,7 @@ mod server;
 mod signing;
 mod views;
 
+pub use beside::Beside;
 pub use chance::Chance;
 pub use client::{Client, Reply};
 pub use contention::Contention;

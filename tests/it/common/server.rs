@@ -130,10 +130,20 @@ impl TestServer {
         Self::in_folder(TempDir::new().unwrap(), world, settings).await
     }
 
-    async fn in_folder(folder: TempDir, world: World, settings: &[(&'static str, &str)]) -> Self {
+    /// One that serves beside a projector on a folder, in which it stays.
+    pub async fn beside(data: &Path, settings: &[(&'static str, &str)]) -> Result<Self, StartError> {
+        let beside = [("data", data.to_str().unwrap()), ("node.projector", "off")];
+        let (folder, world) = (TempDir::new().unwrap(), World::default());
+        let config = Self::config(data, &beside.into_iter().chain(settings.iter().copied()).collect::<Vec<_>>());
+        let server = Server::start(config.clone(), world.clone()).await?;
+        Ok(Self { server, folder, config, world, hub: None })
+    }
+
+    /// Settings as tests have them, for a folder.
+    pub fn config(folder: &Path, settings: &[(&'static str, &str)]) -> Config {
         let usual = [
             ("server_name", "test.example"),
-            ("data", folder.path().to_str().unwrap()),
+            ("data", folder.to_str().unwrap()),
             ("http.listen", "127.0.0.1:0"),
             ("registration.mode", "open"),
             ("registration.shared_secret", "shared"),
@@ -143,7 +153,11 @@ impl TestServer {
         ];
         let usual = usual.iter().filter(|(key, _)| settings.iter().all(|(other, _)| key != other));
         let flags: Vec<_> = usual.chain(settings).map(|&(key, value)| (key, value.to_owned())).collect();
-        let config = Config::load(Sources { flags: &flags, ..Sources::default() }).unwrap();
+        Config::load(Sources { flags: &flags, ..Sources::default() }).unwrap()
+    }
+
+    async fn in_folder(folder: TempDir, world: World, settings: &[(&'static str, &str)]) -> Self {
+        let config = Self::config(folder.path(), settings);
         let server = Server::start(config.clone(), world.clone()).await.unwrap();
         Self { server, folder, config, world, hub: None }
     }
