@@ -1,5 +1,8 @@
 //! Logs that move to another place, and logs that are restored from an older copy.
 
+#[path = "../kafka/broker.rs"]
+mod broker;
+
 use std::path::Path;
 
 use everfold::{
@@ -13,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     cli::{Served, everfold, printed, run, text},
-    common::{Client, SigningKey, TestServer},
+    common::{Client, SigningKey, TestServer, replay},
 };
 
 /// The files of a folder and those below it.
@@ -89,6 +92,91 @@ async fn a_server_moves_with_its_log_and_keeps_its_read_models() {
         let wrong = run(&mut everfold(data, &["log", "copy", "--from", from, "--to", to]), "");
         assert!(wrong.status.code() == Some(2) && text(&wrong).contains(why), "{}", text(&wrong));
     }
+}
+
+#[tokio::test]
+async fn a_server_outgrows_its_machine_and_comes_back() {
+    let Some(address) = tokio::task::spawn_blocking(broker::address).await.unwrap() else { return };
+    let topic = |name: &str| format!("kafka://{address}/moving-{name}-{}", std::process::id());
+    let (first, second) = (topic("first"), topic("second"));
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let data = at("data");
+    let on = |data: &Path, log: &str, arguments: &[&str]| {
+        let mut command = everfold(data, arguments);
+        command.env("EVERFOLD_LOG_BACKEND", log);
+        command
+    };
+    let serve = |data: &Path, log: &str| {
+        Served::of(&mut on(data, log, &["serve", "--listen", "127.0.0.1:0", "--registration", "open"]))
+    };
+    let tool = |data: &Path, log: &str, arguments: &[&str]| {
+        printed(&run(&mut on(data, log, arguments), "")).pop().expect("an object")
+    };
+    let log_copy = |from: &str, to: &str, more: &[&str]| {
+        tool(&data, "embedded", &[&["log", "copy", "--from", from, "--to", to], more].concat())
+    };
+    let served = serve(&data, "embedded");
+    let client = Client::new(served.url.clone());
+    let body = json!({ "username": "anna", "password": "her password", "auth": { "type": "m.login.dummy" } });
+    let anna = client.logged_in(&client.post("/register", body).await.ok());
+    let room = anna.room_with(&[]).await;
+    anna.say(&room, "embedded").await;
+    assert_eq!(served.signal("TERM"), Some(0));
+
+    // Stop, copy, change one line, start.
+    let digest = tool(&data, "embedded", &["digest"]);
+    let copied = log_copy(&place(&data), &first, &[]);
+    assert_eq!((&copied["source_chain"], &copied["target_chain"]), (&digest["chain"], &digest["chain"]));
+    assert_eq!(log_copy(&place(&data), &first, &[])["records"], 0, "all is there");
+    std::fs::rename(data.join("log"), at("old")).unwrap();
+    let served = serve(&data, &first);
+    let anna = Client::new(served.url.clone()).with_token(anna.token());
+    anna.say(&room, "kafka").await;
+    assert_eq!(log_copy(&first, &place(&at("beside")), &[])["before"], 0, "beside the server");
+
+    // Another node, with a snapshot and the rest.
+    let taken = at("taken");
+    let made = tool(&data, &first, &["snapshot", "create", "--with-signing-key", "--into", taken.to_str().unwrap()]);
+    assert_eq!(made["log"], Value::Null);
+    anna.say(&room, "after the snapshot").await;
+    let node = at("node");
+    let put_back = tool(&node, &first, &["snapshot", "restore", "--from", taken.to_str().unwrap()]);
+    assert_eq!((&put_back["epoch"], &put_back["read_models"]), (&Value::Null, &made["read_models"]["lsn"]));
+    assert_eq!(served.signal("TERM"), Some(0));
+    let served = serve(&node, &first);
+    let there = Client::new(served.url.clone()).with_token(anna.token());
+    let said = there.page(&room, "dir=f&limit=100").await;
+    assert_eq!(bodies(&said["chunk"]), ["embedded", "kafka", "after the snapshot"]);
+    assert_eq!(served.signal("TERM"), Some(0));
+
+    // And back, with the read models of the node.
+    let back = at("back");
+    let copied = log_copy(&first, &place(&back), &[]);
+    assert_eq!(copied["source_chain"], copied["target_chain"]);
+    for name in ["read-models", "signing.key"] {
+        std::fs::rename(node.join(name), back.join(name)).unwrap();
+    }
+    let served = serve(&back, "embedded");
+    Client::new(served.url.clone()).with_token(anna.token()).say(&room, "back").await;
+    assert_eq!(served.signal("TERM"), Some(0), "and a replay gives the same read models");
+
+    // An older copy in another topic.
+    let epoch = log_copy(&place(&at("beside")), &second, &["--as-new-epoch"])["epoch"].as_u64().unwrap();
+    let third = at("third");
+    std::fs::create_dir(&third).unwrap();
+    std::fs::copy(back.join("signing.key"), third.join("signing.key")).unwrap();
+    let served = serve(&third, &second);
+    let there = Client::new(served.url.clone()).with_token(anna.token());
+    there.say(&room, "another").await;
+    let said = there.page(&room, "dir=f&limit=100").await;
+    assert_eq!(bodies(&said["chunk"]), ["embedded", "kafka", "another"]);
+    assert_eq!(served.signal("TERM"), Some(0));
+    assert_eq!(tool(&third, &second, &["log", "verify"])["ok"], true);
+    let last = at("last");
+    let copied = log_copy(&second, &place(&last), &[]);
+    assert!(copied["tail"].as_u64() > Some(epoch) && copied["source_chain"] == copied["target_chain"], "{copied}");
+    replay::check(&last.join("log"), &third.join("read-models"));
 }
 
 /// Puts an older log in place of a server's, as a new epoch.
