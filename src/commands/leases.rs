@@ -18,7 +18,7 @@ use schemas::{Draft, Expect, Key, Lsn, Origin, Read, RecordId, Tag, facts::Shard
 use sha2::{Digest, Sha256};
 
 use super::{Commands, Decision, Error, unchanged};
-use crate::nodes::Members;
+use crate::nodes::Roll;
 
 /// For ever: it is part of what a shard's number means.
 const SHARDS: u8 = 16;
@@ -47,16 +47,16 @@ impl Shard {
     }
 
     /// Whether this node is to take the shard from its owner, by what it knows of who lives.
-    fn is_due(self, owner: Option<u32>, members: &Members) -> bool {
-        if members.home(&format!("shard {}", self.0)).is_some() {
+    fn is_due(self, owner: Option<u32>, roll: &Roll) -> bool {
+        if roll.home(&format!("shard {}", self.0)) != roll.own {
             return false;
         }
-        let settled = || members.stable_for() >= SETTLED;
+        let settled = roll.stable_for >= SETTLED;
         match owner {
-            None => members.can_judge() && settled(),
-            Some(owner) if owner == members.own().number => false,
-            Some(owner) if members.lives(owner) => settled(),
-            Some(_) => members.can_judge(),
+            None => roll.is_complete && settled,
+            Some(owner) if owner == roll.own => false,
+            Some(owner) if roll.others.contains(&owner) => settled,
+            Some(_) => roll.is_complete,
         }
     }
 }
@@ -110,9 +110,9 @@ impl Commands {
         let members = std::sync::Arc::clone(&parts.members);
         let decide = move |view: &View| {
             let mut draft = Draft::default();
-            let mut taken = Vec::new();
+            let (roll, mut taken) = (members.roll(), Vec::new());
             for shard in Shard::all() {
-                if shard.is_due(leases::owner(view, shard.0)?, &members) {
+                if shard.is_due(leases::owner(view, shard.0)?, &roll) {
                     draft.reads.push(unchanged(view, shard.key())?);
                     draft.writes.push(shard.key());
                     taken.push(shard);
@@ -121,8 +121,8 @@ impl Commands {
             if !taken.contains(&shard) {
                 return Ok(Decision::Reply(()));
             }
-            let node = members.own().number;
-            draft.facts.push(ShardsTaken { shards: taken.iter().map(|shard| shard.0).collect(), node }.into());
+            let shards = taken.iter().map(|shard| shard.0).collect();
+            draft.facts.push(ShardsTaken { shards, node: roll.own }.into());
             Ok(Decision::append_then(draft, ()))
         };
         self.execute(Origin::Server, decide).await?;
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
     use crate::{
         clock::{Clock, SimulatedClock},
-        nodes::{HEARTBEAT, Message, Node, PATIENCE, Told},
+        nodes::{HEARTBEAT, Members, Message, Node, PATIENCE, Told},
     };
 
     /// What node 1 knows.
@@ -166,7 +166,8 @@ mod tests {
         }
 
         fn due(&self, owner: Option<u32>) -> usize {
-            Shard::all().filter(|shard| shard.is_due(owner, &self.members)).count()
+            let roll = self.members.roll();
+            Shard::all().filter(|shard| shard.is_due(owner, &roll)).count()
         }
     }
 
@@ -177,8 +178,8 @@ mod tests {
     #[test]
     fn who_is_alone_takes_everything_at_once_and_what_is_its_own_never_again() {
         let clock = Arc::new(SimulatedClock::at(1));
-        let members = Members::new(node(1), String::new(), clock).alone();
-        let due = |owner| Shard::all().filter(|shard| shard.is_due(owner, &members)).count();
+        let roll = Members::new(node(1), String::new(), clock).alone().roll();
+        let due = |owner| Shard::all().filter(|shard| shard.is_due(owner, &roll)).count();
         assert_eq!((due(None), due(Some(2)), due(Some(1))), (16, 16, 0));
     }
 

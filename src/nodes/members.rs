@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -145,30 +145,26 @@ impl Members {
         self.heard().others.values().filter(|(_, at)| self.is_recent(*at)).map(|(member, _)| member.clone()).collect()
     }
 
-    /// Whether another node lives.
+    /// Who lives, as this node knows it now.
     #[must_use]
-    pub fn lives(&self, number: u32) -> bool {
-        self.heard().others.get(&number).is_some_and(|(_, at)| self.is_recent(*at))
+    pub fn roll(&self) -> Roll {
+        let (now, heard) = (self.clock.elapsed(), self.heard());
+        let lives = |at: Duration| now.saturating_sub(at) < PATIENCE;
+        let hears = |(since, last)| now.saturating_sub(last) < DEAF && now.saturating_sub(since) >= PATIENCE;
+        let deaths = heard.others.values().filter(|(_, at)| !lives(*at)).map(|(_, at)| *at + PATIENCE);
+        let changed = deaths.fold(heard.changed, Duration::max);
+        Roll {
+            own: self.own.number,
+            others: heard.others.iter().filter(|(_, (_, at))| lives(*at)).map(|(number, _)| *number).collect(),
+            is_complete: self.alone || heard.own.is_some_and(hears),
+            stable_for: if self.alone { Duration::MAX } else { now.saturating_sub(changed) },
+        }
     }
 
-    /// Whether this node has listened long enough to say of who was not heard that they don't live. One that doesn't
-    /// hear itself is deaf, and can't.
+    /// Whether this node can say who doesn't live ([`Roll::is_complete`]).
     #[must_use]
     pub fn can_judge(&self) -> bool {
-        let now = self.clock.elapsed();
-        let hears = |(since, last)| now.saturating_sub(last) < DEAF && now.saturating_sub(since) >= PATIENCE;
-        self.alone || self.heard().own.is_some_and(hears)
-    }
-
-    /// How long nobody has come, left or died.
-    #[must_use]
-    pub fn stable_for(&self) -> Duration {
-        if self.alone {
-            return Duration::MAX;
-        }
-        let heard = self.heard();
-        let deaths = heard.others.values().filter(|(_, at)| !self.is_recent(*at)).map(|(_, at)| *at + PATIENCE);
-        self.clock.elapsed().saturating_sub(deaths.fold(heard.changed, Duration::max))
+        self.roll().is_complete
     }
 
     /// Waits until a node says that it stops.
@@ -179,10 +175,38 @@ impl Members {
     /// The node that a thing belongs to, by rendezvous hashing over those that live: none if it is this one.
     #[must_use]
     pub fn home(&self, thing: &str) -> Option<Member> {
-        let weight = |number: u32| Sha256::new().chain_update(number.to_be_bytes()).chain_update(thing).finalize();
-        let other = self.others_alive().into_iter().max_by_key(|member| weight(member.node.number))?;
-        (weight(other.node.number) > weight(self.own.number)).then_some(other)
+        let others = self.others_alive();
+        let home = home(self.own.number, others.iter().map(|member| member.node.number), thing);
+        others.into_iter().find(|member| member.node.number == home)
     }
+}
+
+/// Who lives, as a node knows it at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roll {
+    /// This node.
+    pub own: u32,
+    /// The others that live.
+    pub others: BTreeSet<u32>,
+    /// Whether this node has listened long enough to say of who is not here that they don't live. One that doesn't hear
+    /// itself is deaf, and can't.
+    pub is_complete: bool,
+    /// How long nobody has come, left or died.
+    pub stable_for: Duration,
+}
+
+impl Roll {
+    /// The node that a thing belongs to, by rendezvous hashing.
+    #[must_use]
+    pub fn home(&self, thing: &str) -> u32 {
+        home(self.own, self.others.iter().copied(), thing)
+    }
+}
+
+/// Of two nodes that know the same, both find the same; where one comes or goes, only what is its moves.
+fn home(own: u32, others: impl Iterator<Item = u32>, thing: &str) -> u32 {
+    let weight = |number: &u32| Sha256::new().chain_update(number.to_be_bytes()).chain_update(thing).finalize();
+    others.chain([own]).max_by_key(weight).unwrap_or(own)
 }
 
 #[cfg(test)]
@@ -224,16 +248,16 @@ mod tests {
         let members = members(1, &clock);
         let own = Told { from: node(1), ..alive(1) };
         for _ in 0..6 {
-            assert!(!members.can_judge());
+            assert!(!members.roll().is_complete);
             members.hear(&own);
             clock.advance(HEARTBEAT);
         }
-        assert!(members.can_judge());
+        assert!(members.roll().is_complete);
         clock.advance(DEAF);
-        assert!(!members.can_judge(), "it is deaf");
+        assert!(!members.roll().is_complete, "it is deaf");
         members.hear(&own);
-        assert!(!members.can_judge(), "and has missed what was told meanwhile");
-        assert!(Members::new(node(1), "key".into(), clock).alone().can_judge());
+        assert!(!members.roll().is_complete, "and has missed what was told meanwhile");
+        assert!(Members::new(node(1), "key".into(), clock).alone().roll().is_complete);
     }
 
     #[test]
@@ -242,7 +266,7 @@ mod tests {
         let members = members(1, &clock);
         let after = |time: Duration| {
             clock.advance(time);
-            members.stable_for()
+            members.roll().stable_for
         };
         assert_eq!(after(Duration::from_secs(2)), Duration::from_secs(2));
         members.hear(&alive(2));

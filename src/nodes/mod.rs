@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 
 pub use alone::Alone;
 pub use heartbeat::beat;
-pub use members::{Conflict, HEARTBEAT, Member, Members, PATIENCE};
+pub use members::{Conflict, HEARTBEAT, Member, Members, PATIENCE, Roll};
 pub use message::{Authentication, Ending, Message, Node, Presence, Told, Words};
 
 /// A place in the order of what was told, from 1; zero is before everything.

@@ -54,6 +54,9 @@ impl Town {
         self.log.hold_after(0, 0);
         self.log.release();
         change.await.unwrap();
+        // It may have stopped waiting for what it records.
+        let tail = self.log.tail();
+        assert!(self.server.app().progress.reached(tail, Duration::from_secs(10)).await);
         next
     }
 

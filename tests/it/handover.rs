@@ -26,7 +26,7 @@ async fn together() -> Nodes {
 }
 
 fn knows(node: &TestServer, number: u32) -> bool {
-    node.app().members.lives(number)
+    node.app().members.roll().others.contains(&number)
 }
 
 /// A room whose home is a node, for all that the first knows.

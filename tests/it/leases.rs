@@ -136,7 +136,7 @@ async fn who_leaves_hands_over_at_once_and_who_comes_and_goes_makes_no_flood() {
     let key = nodes.first.app().commands.parts().key.public().encode();
     let knows = |there: bool| {
         let members = [&nodes.first, &nodes.second].map(|node| &node.app().members);
-        until(async move || members.iter().all(|members| members.lives(number) == there))
+        until(async move || members.iter().all(|members| members.roll().others.contains(&number) == there))
     };
     for _ in 0..10 {
         flapping.tell(Message::Alive { url: None, key: key.clone() });
