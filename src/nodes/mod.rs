@@ -5,6 +5,7 @@
 
 mod alone;
 mod heartbeat;
+mod kafka;
 mod members;
 mod message;
 
@@ -14,6 +15,7 @@ use futures::future::BoxFuture;
 
 pub use alone::Alone;
 pub use heartbeat::beat;
+pub use kafka::KafkaChannel;
 pub use members::{Conflict, HEARTBEAT, Member, Members, PATIENCE, Roll};
 pub use message::{Authentication, Ending, Message, Node, Presence, Told, Words};
 

@@ -135,8 +135,11 @@ impl Server {
         let number = link.as_ref().map_or(config.node.number, Link::number);
         let node = Node { number, boot: random.alphanumeric(8) };
         // Nothing is told by who only shows what was.
-        let join = channel.or_else(|| Some(link.as_ref()?.join())).filter(|_| read_only.is_none());
-        let neighbours = Neighbours::meet(&node, &key, Arc::clone(&clock), join);
+        let others = match read_only {
+            None => neighbours::join(&config, channel, link.as_ref(), &node, &progress).await?,
+            Some(_) => None,
+        };
+        let neighbours = Neighbours::meet(&node, &key, Arc::clone(&clock), others);
         let (members, channel) = (Arc::clone(&neighbours.members), Arc::clone(&neighbours.channel));
         let interactions = Interactions::hearing(&config.sessions, &*channel);
         let ephemeral = Ephemeral::new(Arc::clone(&clock), Arc::clone(&channel), Arc::clone(&members));

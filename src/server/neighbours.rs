@@ -5,11 +5,14 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::StartError;
 use crate::{
     clock::Clock,
-    config::Config,
+    config::{Backend, Config},
+    fold::Progress,
     keys::OwnKey,
-    nodes::{self, Alone, Channel, Join, Members, Message, Node},
+    nodes::{self, Alone, Channel, Join, KafkaChannel, Members, Message, Node},
+    processes::Link,
 };
 
 /// The other nodes, if there can be any.
@@ -24,13 +27,13 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Hears them from now on; none to join is to be alone.
-    pub(super) fn meet(node: &Node, key: &OwnKey, clock: Arc<dyn Clock>, join: Option<Join>) -> Self {
+    /// Hears them from now on; no channel is to be alone.
+    pub(super) fn meet(node: &Node, key: &OwnKey, clock: Arc<dyn Clock>, channel: Option<Arc<dyn Channel>>) -> Self {
         let key = key.public().encode();
-        let is_alone = join.is_none();
+        let is_alone = channel.is_none();
         let members = Members::new(node.clone(), key.clone(), clock);
         let members = Arc::new(if is_alone { members.alone() } else { members });
-        let channel = join.map_or_else(|| Arc::new(Alone::new(node.clone())) as _, |join| join(node.clone()));
+        let channel = channel.unwrap_or_else(|| Arc::new(Alone::new(node.clone())));
         let listening = Arc::clone(&members);
         channel.listen(Box::new(move |_, told| listening.hear(told)));
         Self { members, channel, is_alone, key }
@@ -45,6 +48,27 @@ impl Neighbours {
     ) -> Option<JoinHandle<()>> {
         let alive = Message::Alive { url: own_url(config, addresses), key: self.key };
         (!self.is_alone).then(|| tokio::spawn(nodes::beat(self.channel, alive, stop)))
+    }
+}
+
+/// Joins the other nodes, if there can be any: through the projector that this process serves beside, or, where the log is on
+/// Kafka, through a topic beside it.
+pub(super) async fn join(
+    config: &Config,
+    join: Option<Join>,
+    link: Option<&Link>,
+    node: &Node,
+    progress: &Progress,
+) -> Result<Option<Arc<dyn Channel>>, StartError> {
+    match (join, &config.log.backend) {
+        (Some(join), _) => Ok(Some(join(node.clone()))),
+        (None, Backend::Embedded) => Ok(link.map(|link| link.join()(node.clone()))),
+        (None, Backend::Kafka(topic)) => {
+            let (settings, topic, node) = (config.log.kafka.clone(), topic.clone(), node.clone());
+            let log_id = progress.cursor().log_id.0;
+            let opened = tokio::task::spawn_blocking(move || KafkaChannel::open(&settings, &topic, &log_id, node));
+            Ok(Some(Arc::new(opened.await.map_err(|error| StartError::Internal(error.to_string()))??)))
+        }
     }
 }
 

@@ -1,8 +1,5 @@
 //! Logs that move to another place, and logs that are restored from an older copy.
 
-#[path = "../kafka/broker.rs"]
-mod broker;
-
 use std::path::Path;
 
 use everfold::{
@@ -16,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     cli::{Served, everfold, printed, run, text},
-    common::{Client, SigningKey, TestServer, replay},
+    common::{Client, SigningKey, TestServer, broker, replay},
 };
 
 /// The files of a folder and those below it.

@@ -15,7 +15,7 @@ use everfold::{
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::common::{Chance, Client, HeldLog, Nodes, Reply, TestServer, until};
+use crate::common::{Chance, Client, HeldLog, Nodes, Reply, TestServer, broker, until};
 
 /// The numbers of the nodes that one takes for alive, besides itself.
 fn alive(node: &TestServer) -> Vec<u32> {
@@ -348,4 +348,61 @@ async fn an_authentication_goes_on_by_itself_where_nobody_can_be_heard() {
     body["auth"]["session"] = begun["session"].clone();
     alice[1].post("/account/password", body).await.ok();
     nodes.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_kafka_nodes_hear_each_other_through_a_topic_beside_the_log() {
+    let Some(broker) = broker::address() else { return };
+    let log = format!("kafka://{broker}/neighbours-{}", std::process::id());
+    let first = TestServer::with(&[("log.backend", &log)]).await;
+    let second = first.other(&[("log.backend", &log), ("node.number", "1")]).await;
+    until(async || alive(&first) == [1] && alive(&second) == [0]).await;
+    let (alice, bob) = (first.user("alice").await, first.user("bob").await);
+    let room = alice.room_with(&[]).await;
+    bob.join(&room).await;
+    let bob = [bob.clone(), bob.at(second.url())];
+    let began = here(&bob[0]).await;
+    alice.put(&type_path(&room, &alice), json!({ "typing": true })).await.ok();
+    let since = until_said(&bob[1], &began, |answer| typing(answer, &room) == Some(json!([alice.user]))).await;
+    assert_eq!(typing(&sync(&bob[0], &since, 0).await, &room), None);
+    // A stage is completed elsewhere.
+    let begun = alice.post("/account/password", json!({ "new_password": "another password" })).await;
+    let session = begun["session"].as_str().unwrap();
+    let browser = second.client();
+    assert_eq!(submit(&browser, "m.login.password", session, "password=password+of+alice").await.status, 200);
+    let change = json!({ "new_password": "another password", "auth": { "session": session } });
+    alice.post("/account/password", change).await.ok();
+    // A node that stops says so, and its successor takes tokens from before.
+    second.stop().await;
+    until(async || alive(&first).is_empty()).await;
+    let second = first.other(&[("log.backend", &log), ("node.number", "1")]).await;
+    let bob = bob[0].at(second.url());
+    until_said(&bob, &since, |answer| typing(answer, &room) == Some(json!([alice.user]))).await;
+    second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_halt_keep_nobody_waiting_and_typing_is_made_good() {
+    let Some(broker) = broker::Broker::start() else { return };
+    let log = format!("kafka://{}/log", broker.address());
+    let first = TestServer::with(&[("log.backend", &log)]).await;
+    let second = first.other(&[("log.backend", &log), ("node.number", "1")]).await;
+    let (alice, bob) = (first.user("alice").await, first.user("bob").await);
+    let room = alice.room_with(&[]).await;
+    bob.join(&room).await;
+    let bob = [bob.clone(), bob.at(second.url())];
+    let since = here(&bob[0]).await;
+    until_said(&bob[1], &since, |_| true).await;
+    broker.signal("-STOP");
+    let began = std::time::Instant::now();
+    alice.put(&type_path(&room, &alice), json!({ "typing": true, "timeout": 120_000 })).await.ok();
+    for client in &bob {
+        sync(client, &since, 50).await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    broker.signal("-CONT");
+    until_said(&bob[1], &since, |answer| typing(answer, &room) == Some(json!([alice.user]))).await;
+    second.stop().await;
+    first.stop().await;
 }

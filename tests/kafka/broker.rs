@@ -49,6 +49,12 @@ impl Broker {
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
     }
 
+    /// Sends its process a signal: `-STOP` halts it, `-CONT` lets it go on.
+    pub fn signal(&self, signal: &str) {
+        let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap();
+        assert!(Command::new("kill").args([signal, pid.trim()]).status().unwrap().success());
+    }
+
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }

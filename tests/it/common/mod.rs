@@ -1,6 +1,8 @@
 //! A server in this process, and clients that talk to it.
 
 mod beside;
+#[path = "../../kafka/broker.rs"]
+pub mod broker;
 mod chance;
 mod client;
 mod contention;

@@ -100,6 +100,13 @@ impl TestServer {
         Self::in_hub(Arc::clone(hub), folder, World { log: Some(log), ..World::default() }, &[]).await
     }
 
+    /// Another node of this server, on the log that the settings name.
+    pub async fn other(&self, settings: &[(&'static str, &str)]) -> Self {
+        let folder = TempDir::new().unwrap();
+        std::fs::copy(self.config.data.join("signing.key"), folder.path().join("signing.key")).unwrap();
+        Self::in_folder(folder, World::default(), settings).await
+    }
+
     /// What the nodes on its log tell each other.
     pub fn hub(&self) -> &Arc<Hub> {
         self.hub.as_ref().expect("a server that was started with a log of the test's")
