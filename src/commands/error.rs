@@ -66,7 +66,7 @@ pub enum Error {
     /// It was refused.
     #[error("{}", .0.message)]
     Refused(Refusal),
-    /// It can't be done now; nothing has changed, and it may be tried again.
+    /// It can't be done now, and may be tried again. Nothing has changed; or, where it says so, that is not known yet.
     #[error("{0}")]
     Unavailable(String),
     /// It was carried out on another node, which has answered it.

@@ -454,7 +454,7 @@ impl Lane {
             for receipt in receipts {
                 last = receipt.await.map_err(|_| Error::Unavailable("the log is closed".into()))??;
             }
-            let outcome = parts.progress.outcome(last).await?;
+            let outcome = parts.folded(last).await?;
             drop(place);
             Ok((last, outcome))
         }));

@@ -240,7 +240,7 @@ where
         drop(view);
         let place = parts.admit(&records)?;
         let lsn = parts.append(records).await?;
-        let outcome = parts.progress.outcome(lsn).await?;
+        let outcome = parts.folded(lsn).await?;
         drop(place);
         match outcome {
             None => {
@@ -279,6 +279,12 @@ impl Parts {
             };
         }
         last
+    }
+
+    /// Waits until a record is folded, but not for ever: brokers that are away don't give back what they have taken.
+    pub(crate) async fn folded(&self, lsn: Lsn) -> Result<Option<Void>, Error> {
+        let late = |_| Error::Unavailable(format!("record {lsn} is on the log, and takes effect soon; ask again"));
+        Ok(tokio::time::timeout(PATIENCE, self.progress.outcome(lsn)).await.map_err(late)??)
     }
 
     /// Milliseconds since the Unix epoch.

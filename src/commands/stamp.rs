@@ -154,12 +154,15 @@ impl Stamp {
             return Err(Refusal::too_large("the request makes more events than can be recorded at once").into());
         }
         let staged = StagedEvents { sha256: staging::checksum(&parts), set, count: n + 1 };
+        // Where a log loses one of them and takes the rest, as brokers may, whatever names the set is void.
+        let mut after = None;
         for part in parts {
-            let own = self.header(self.parts.random.record_id(), header.at_ms);
+            let own = Header { after, ..self.header(self.parts.random.record_id(), header.at_ms) };
+            after = Some(own.id);
             records.push(encode(own, &[part.into()])?);
         }
         others.insert(0, staged.into());
-        records.push(encode(header, &others)?);
+        records.push(encode(Header { after, ..header }, &others)?);
         Ok(())
     }
 }

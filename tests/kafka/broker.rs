@@ -25,7 +25,7 @@ pub fn address() -> Option<String> {
 
 /// A broker of a test's own.
 pub struct Broker {
-    folder: PathBuf,
+    pub folder: PathBuf,
     port: u16,
     /// Stops the broker, and removes its folder, once its input ends.
     guard: Child,
@@ -43,7 +43,8 @@ impl Broker {
         Some(broker)
     }
 
-    fn begin(&self) {
+    /// Starts it on the data that it has.
+    pub fn begin(&self) {
         let port = self.port.to_string();
         let started = script(&["start", self.folder.to_str().unwrap(), &port]);
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));

@@ -74,6 +74,10 @@ pub struct Context {
 }
 
 impl Context {
+    fn note(&self, reason: &str) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+
     /// What was wrong last, as the end of a sentence: empty if nothing was.
     #[must_use]
     pub fn trouble(&self) -> String {
@@ -93,7 +97,14 @@ impl ClientContext for Context {
                 tracing::debug!(target: "everfold::kafka", facility, "{message}");
             }
             // A broker that is away is an error to the library, and passes.
-            _ => tracing::warn!(target: "everfold::kafka", facility, "{message}"),
+            _ => {
+                tracing::warn!(target: "everfold::kafka", facility, "{message}");
+                if facility == "FAIL" {
+                    // Which thread says so is of no interest.
+                    let reason = message.split_once("]: ").map_or(message, |(_, reason)| reason);
+                    self.note(reason);
+                }
+            }
         }
     }
 
@@ -101,7 +112,7 @@ impl ClientContext for Context {
         tracing::debug!(target: "everfold::kafka", %error, "{reason}");
         // That all are down says less than why each is.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+            self.note(reason);
         }
     }
 }

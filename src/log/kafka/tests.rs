@@ -1,17 +1,35 @@
-//! On a real broker, of which each test has topics of its own: `EVERFOLD_TEST_KAFKA` names one, else it is started.
+//! On a real broker, of which each test has topics of its own; see [`broker`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use futures::executor::block_on;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    mocking::MockCluster,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
 
 use super::*;
 use crate::{
     config::{Config, Sources},
-    log::conformance::{Backend, conformance},
+    log::{
+        AppendError,
+        conformance::{Backend, all, append, conformance, number, record},
+        copy::Importer,
+    },
 };
 
 /// A topic that is not there yet.
 struct Place {
     settings: Kafka,
     topic: Topic,
+}
+
+fn settings() -> Kafka {
+    Config::load(Sources::default()).unwrap().log.kafka
 }
 
 impl Backend for Place {
@@ -27,13 +45,214 @@ impl Backend for Place {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let brokers = broker::address().unwrap();
         let name = format!("log-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        let settings = Config::load(Sources::default()).unwrap().log.kafka;
-        Self { settings, topic: Topic { brokers, name } }
+        Self { settings: settings(), topic: Topic { brokers, name } }
     }
 
     fn open(&self) -> Arc<dyn Log> {
-        Arc::new(KafkaLog::open(&self.settings, &self.topic, Arc::new(())).unwrap())
+        Arc::new(self.try_open().unwrap())
+    }
+}
+
+impl Place {
+    fn try_open(&self) -> Result<KafkaLog, OpenError> {
+        KafkaLog::open(&self.settings, &self.topic, Arc::new(()))
+    }
+
+    fn why_not(&self) -> String {
+        self.try_open().err().unwrap().to_string()
+    }
+
+    fn create(&self, partitions: i32, config: &[(&str, &str)]) {
+        let client = settings::client(&self.settings, &self.topic.brokers).unwrap();
+        let admin: AdminClient<_> = client.create().unwrap();
+        let topic = NewTopic::new(&self.topic.name, partitions, TopicReplication::Fixed(1));
+        let topic = config.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+        block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap().remove(0).unwrap();
+    }
+
+    /// Somebody else's message, with a base or none.
+    fn intrude(&self, base: Option<u64>) {
+        let client = settings::client(&self.settings, &self.topic.brokers).unwrap();
+        let producer = confirm::Confirming::open(&client, &self.topic.name).unwrap();
+        let headers = base.map_or_else(Default::default, fetch::headers);
+        producer.send(b"not of the log", headers).unwrap().blocking_recv().unwrap().unwrap();
     }
 }
 
 conformance!(conforms, super::Place);
+
+#[test]
+fn a_topic_that_would_lose_records_is_refused_with_all_that_is_wrong() {
+    if !Place::is_there() {
+        return;
+    }
+    let mut place = Place::fresh();
+    place.settings.create_topic = false;
+    assert!(place.why_not().contains("log.kafka.create_topic = true"), "{}", place.why_not());
+    let (brokers, name) = (place.topic.brokers.clone(), place.topic.name.clone());
+    place.create(
+        2,
+        &[
+            ("cleanup.policy", "compact"),
+            ("retention.ms", "1000000"),
+            ("retention.bytes", "1000000"),
+            ("max.message.bytes", "1000000"),
+            ("unclean.leader.election.enable", "true"),
+        ],
+    );
+    let why = place.why_not();
+    for problem in [
+        "cleanup.policy is compact",
+        "retention.ms is 1000000",
+        "retention.bytes is 1000000",
+        "max.message.bytes is 1000000",
+        "unclean.leader.election.enable is true",
+        "it has 2 partitions",
+        "log.kafka.accept_power_loss = true",
+    ] {
+        assert!(why.contains(problem), "{problem:?} is not in {why}");
+    }
+    let command = format!(
+        "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics --entity-name {name} --add-config \
+         cleanup.policy=delete,retention.ms=-1,retention.bytes=-1,unclean.leader.election.enable=false,\
+         max.message.bytes=2097152,flush.messages=1"
+    );
+    assert!(why.contains(&command), "{command} is not in {why}");
+
+    let mut place = Place::fresh();
+    place.create(1, &[("retention.ms", "-1"), ("max.message.bytes", "3000000")]);
+    assert!(place.why_not().contains("flush.messages is 9223372036854775807"), "{}", place.why_not());
+    place.settings.accept_power_loss = true;
+    append(&place.try_open().unwrap(), vec![record(1, 1, 1)]);
+    // More copies than there are brokers.
+    let mut place = Place::fresh();
+    place.settings.replication_factor = 2;
+    assert!(place.why_not().contains("can't be made on 2 brokers of 1"), "{}", place.why_not());
+}
+
+#[test]
+fn brokers_that_do_not_answer_are_named_in_time() {
+    let mut settings = settings();
+    settings.timeout = Duration::from_secs(1);
+    let topic = Topic { brokers: "127.0.0.1:1".into(), name: "log".into() };
+    let began = Instant::now();
+    let why = KafkaLog::open(&settings, &topic, Arc::new(())).err().unwrap().to_string();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    for part in ["no Kafka broker of 127.0.0.1:1 answered within 1 s", "Connection refused"] {
+        assert!(why.contains(part), "{part:?} is not in {why}");
+    }
+    settings.properties = vec!["no.such.property=1".parse().unwrap()];
+    let why = KafkaLog::open(&settings, &topic, Arc::new(())).err().unwrap().to_string();
+    assert!(why.contains("no.such.property"), "{why}");
+}
+
+#[test]
+fn properties_are_read_from_a_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "# secrets\nsasl.username = me\n\nsasl.password=a=b\n").unwrap();
+    let settings = Kafka { properties_file: Some(file.path().to_owned()), ..settings() };
+    let client = settings::client(&settings, "a:1").unwrap();
+    assert_eq!((client.get("sasl.username"), client.get("sasl.password")), (Some("me"), Some("a=b")));
+    std::fs::write(file.path(), "acks=0").unwrap();
+    assert!(settings::client(&settings, "a:1").unwrap_err().to_string().contains("acks is set by Everfold"));
+}
+
+#[test]
+fn what_is_not_of_the_log_is_passed_over_by_all_alike() {
+    if !Place::is_there() {
+        return;
+    }
+    let place = Place::fresh();
+    let log = Arc::new(place.try_open().unwrap());
+    let seen = |messages| {
+        while log.reader.shared.state().next < messages {
+            std::thread::yield_now();
+        }
+    };
+    let mut expected: Vec<_> = append(&*log, vec![record(1, 1, 1)]);
+    place.intrude(None);
+    expected.extend(append(&*log, vec![record(2, 1, 1)]));
+    // Positions go on from higher ones, and whoever still has the lower ones is not of the log.
+    place.intrude(Some(1_000));
+    seen(4);
+    let late = append(&*log, vec![record(3, 1, 1)]).remove(0);
+    place.intrude(Some(5));
+    seen(6);
+    expected.extend(append(&*log, vec![record(4, 1, 1)]));
+    assert_eq!(expected, [Lsn(1), Lsn(3), Lsn(1_006)]);
+    assert_eq!(late, Lsn(1_004));
+    for log in [log as Arc<dyn Log>, place.open()] {
+        let lsns: Vec<_> = log.read(Lsn(1), 3, usize::MAX).unwrap().iter().map(|entry| entry.lsn).collect();
+        assert_eq!(lsns[..2], expected[..2]);
+        assert_eq!(log.tail(), expected[2]);
+        let last = log.read(late, 10, usize::MAX).unwrap();
+        assert_eq!(last.iter().map(|entry| number(&entry.bytes)).collect::<Vec<_>>(), [3, 4]);
+    }
+}
+
+#[test]
+fn a_copy_keeps_positions_and_gaps_and_goes_on_where_it_ended() {
+    if !Place::is_there() {
+        return;
+    }
+    let place = Place::fresh();
+    let lsns = [1, 2, 3, 10, 11, 1 << 40, (1 << 40) + 1, (1 << 40) + 9].map(Lsn);
+    let records: Vec<_> = (0..).zip(lsns).map(|(n, lsn)| (lsn, record(n, 1, 10))).collect();
+    for part in [&records[..2], &records[2..5], &records[5..]] {
+        let importer = KafkaImporter::open(&place.settings, &place.topic).unwrap();
+        importer.import(part.to_vec()).unwrap();
+        assert_eq!(importer.tail(), part.last().unwrap().0);
+        assert!(importer.import(part.to_vec()).is_err(), "it is there already");
+    }
+    let log = place.open();
+    assert_eq!(all(&*log), records);
+    for from in [Lsn(4), Lsn(10), Lsn(12), Lsn((1 << 40) + 2)] {
+        let expected = lsns.iter().find(|lsn| **lsn >= from);
+        assert_eq!(log.read(from, 1, 1).unwrap().first().map(|entry| &entry.lsn), expected);
+    }
+    let next = append(&*log, vec![record(100, 1, 10)]);
+    assert_eq!(next, [Lsn((1 << 40) + 10)]);
+}
+
+#[test]
+fn amendments_lie_beside_the_log() {
+    if !Place::is_there() {
+        return;
+    }
+    let place = Place::fresh();
+    append(&*place.open(), vec![record(1, 1, 1), record(2, 1, 1), record(3, 1, 1)]);
+    let amendment = |lsn| Amendment { void: Lsn(lsn), reason: "a test".into(), at_ms: 5 };
+    for lsn in [2, 3] {
+        KafkaLog::amend(&place.settings, &place.topic, &amendment(lsn)).unwrap();
+    }
+    let error = KafkaLog::amend(&place.settings, &place.topic, &amendment(4)).unwrap_err();
+    assert_eq!(error.to_string(), "there is no record 4 on this log: it ends at 3");
+    let log = place.open();
+    let amended = |log: &dyn LogReader| log.read(Lsn(1), 9, usize::MAX).unwrap().iter().map(|it| it.amended).collect();
+    let found: Vec<bool> = amended(&*log);
+    assert_eq!(found, [false, true, true]);
+    assert_eq!(log.amendments().iter().count(), 2);
+}
+
+/// What a producer can't go on from is rare with real brokers.
+#[test]
+fn after_a_fatal_error_a_new_producer_goes_on() {
+    let brokers = MockCluster::new(1).unwrap();
+    brokers.create_topic("log", 1, 1).unwrap();
+    let settings = Kafka { timeout: Duration::from_secs(3), ..settings() };
+    let client = settings::client(&settings, &brokers.bootstrap_servers()).unwrap();
+    let shared = Shared::new("log".into(), Amendments::default(), Segments::default(), 0, None);
+    let writer = Writer::open(&client, &settings, Arc::new(shared), Arc::new(())).unwrap();
+    let append = |n| writer.append(vec![record(n, 1, 1)]).remove(0).blocking_recv().unwrap();
+    assert_eq!(append(1).unwrap(), Lsn(1));
+    brokers
+        .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER; 3]);
+    let failed = append(2).unwrap_err();
+    assert!(matches!(failed, AppendError::Unconfirmed(_)), "{failed}");
+    brokers.clear_request_errors(RDKafkaApiKey::Produce);
+    let appended = append(3).unwrap();
+    assert!(appended > Lsn(1), "{appended}");
+    // None that is closed takes more.
+    writer.close();
+    assert!(matches!(append(4), Err(AppendError::Closed)));
+}

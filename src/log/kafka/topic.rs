@@ -83,6 +83,10 @@ impl<'a> Topics<'a> {
         let within = self.settings.timeout;
         self.consumer.fetch_metadata(Some(name), within).map_err(|error| match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut) | None => {
+                // The library says why to whoever polls.
+                for _ in 0..20 {
+                    drop(self.consumer.poll(Duration::ZERO));
+                }
                 let trouble = self.consumer.context().trouble();
                 OpenError::Unreachable { brokers: self.brokers.to_owned(), within, trouble }
             }

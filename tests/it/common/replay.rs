@@ -15,12 +15,16 @@ use tempfile::TempDir;
 
 /// Checks a stopped server's log, folds it from zero, compares, and gives a view of the server's read models.
 pub fn check(log: &Path, read_models: &Path) -> View {
-    let log = EmbeddedLog::open_read_only(log).unwrap();
+    check_log(&EmbeddedLog::open_read_only(log).unwrap(), read_models)
+}
+
+/// The same for a log that is open.
+pub fn check_log(log: &dyn LogReader, read_models: &Path) -> View {
     let live = Reader::new(open(read_models)).view().unwrap();
     assert_eq!(live.lsn(), log.tail(), "the server stopped without folding everything");
-    verify(&log, Checks { cursor: Some(live.cursor()), ..Checks::default() }).unwrap();
+    verify(log, Checks { cursor: Some(live.cursor()), ..Checks::default() }).unwrap();
     // Another batch size than any that the server used.
-    let replayed = fold_from_zero(&log, &mut |_| 7);
+    let replayed = fold_from_zero(log, &mut |_| 7);
     assert_eq!(digest::all(&live).unwrap(), replayed, "a replay of the log gives other read models");
     live
 }

@@ -1,0 +1,121 @@
+//! The program as a process, with its log on Kafka.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use everfold::{
+    config::{Config, Sources, Topic},
+    log::{KafkaLog, LogReader},
+};
+use projections::View;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{client::Client, replay};
+
+/// What the brokers don't confirm in so many seconds is given up, in these tests.
+pub const TIMEOUT: u64 = 3;
+
+/// A data folder, and a topic that is not there yet.
+pub struct Place {
+    data: TempDir,
+    topic: Topic,
+}
+
+impl Place {
+    pub fn on(brokers: &str) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("served-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        Self { data: TempDir::new().unwrap(), topic: Topic { brokers: brokers.to_owned(), name } }
+    }
+
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// As settings name it.
+    pub fn log(&self) -> String {
+        format!("kafka://{}/{}", self.topic.brokers, self.topic.name)
+    }
+
+    pub fn topic(&self) -> &str {
+        &self.topic.name
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_everfold"));
+        command.args(arguments).arg("--data").arg(self.data()).env_remove("EVERFOLD_CONFIG").stdin(Stdio::null());
+        command.env("EVERFOLD_LOG", self.log()).env("EVERFOLD_RATE_LIMITS", "off");
+        command.env("EVERFOLD_LOG_KAFKA_TIMEOUT_SECONDS", TIMEOUT.to_string());
+        command
+    }
+
+    pub fn start(&self) -> Served {
+        let file = self.data().join("told");
+        let told = File::options().create(true).append(true).open(&file).unwrap();
+        let arguments = ["serve", "--server-name", "test.example", "--registration", "open", "--listen", "127.0.0.1:0"];
+        let mut child = self.command(&arguments).stdout(Stdio::piped()).stderr(told).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("listening on ");
+        let url = url.unwrap_or_else(|| panic!("it doesn't start: {}", std::fs::read_to_string(&file).unwrap()));
+        Served { child, url: url.to_owned(), _output: output }
+    }
+
+    /// What a command prints, or the first object of it.
+    pub fn tool(&self, arguments: &[&str]) -> Value {
+        let output = self.command(arguments).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        serde_json::Deserializer::from_slice(&output.stdout).into_iter().next().unwrap().unwrap()
+    }
+
+    /// Folds the log of a stopped server from zero: that gives its read models. Nothing in it panicked.
+    pub fn check(&self) -> View {
+        let told = std::fs::read_to_string(self.data().join("told")).unwrap();
+        assert!(!told.contains("panicked"), "{told}");
+        let settings = Config::load(Sources::default()).unwrap().log.kafka;
+        let log: Box<dyn LogReader> = Box::new(KafkaLog::open_read_only(&settings, &self.topic).unwrap());
+        replay::check_log(&*log, &self.data().join("read-models"))
+    }
+}
+
+/// A server that runs. Dropping it kills it.
+pub struct Served {
+    child: Child,
+    pub url: String,
+    /// Kept, since it goes on writing.
+    _output: BufReader<ChildStdout>,
+}
+
+impl Served {
+    pub async fn register(&self, name: &str) -> Client {
+        let auth = json!({ "type": "m.login.dummy" });
+        let nobody = Client::new(self.url.clone());
+        let reply = nobody.post("/register", json!({ "username": name, "password": "a password", "auth": auth })).await;
+        nobody.logged_in(&reply.ok())
+    }
+
+    /// Somebody who logged in before a restart.
+    pub fn client_of(&self, client: &Client) -> Client {
+        Client::new(self.url.clone()).with_token(client.token())
+    }
+
+    pub fn stop(mut self) {
+        assert!(Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status().unwrap().success());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // One that has ended already can't be killed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
