@@ -1,5 +1,6 @@
 //! Appends a second, durable ones, with 1, 32 and 256 writers that each wait for their receipt before the next; on the
-//! disk as it is, and with 5 ms added to every sync, so that the ratios don't measure the disk.
+//! disk as it is, and with 5 ms added to every sync, so that the ratios don't measure the disk. With
+//! `EVERFOLD_BENCH_KAFKA=HOST:PORT` also on a broker, in a topic that is made for it.
 #![expect(clippy::expect_used, reason = "a bench that can't go on says so by panicking")]
 
 use std::{
@@ -10,7 +11,10 @@ use std::{
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use everfold::log::{EmbeddedLog, EmbeddedOptions, Log};
+use everfold::{
+    config::{Config, Sources, Topic},
+    log::{EmbeddedLog, EmbeddedOptions, KafkaLog, Log},
+};
 use schemas::{FORMAT, Header, Json, Origin, Record, RecordId, facts::ProfileFieldSet};
 use tempfile::TempDir;
 
@@ -44,6 +48,12 @@ fn open(folder: &Path, sync_delay: Duration) -> Arc<dyn Log> {
     Arc::new(EmbeddedLog::create_or_open(folder, options).expect("the folder is new"))
 }
 
+fn open_kafka(brokers: &str) -> Arc<dyn Log> {
+    let settings = Config::load(Sources::default()).expect("the defaults are legal").log.kafka;
+    let topic = Topic { brokers: brokers.to_owned(), name: format!("bench-{}", std::process::id()) };
+    Arc::new(KafkaLog::open(&settings, &topic, Arc::new(())).expect("a broker that serves"))
+}
+
 /// How long `total` appends by so many writers take.
 async fn append(log: Arc<dyn Log>, writers: u64, total: u64) -> Duration {
     let record = record();
@@ -67,12 +77,18 @@ async fn append(log: Arc<dyn Log>, writers: u64, total: u64) -> Duration {
 
 fn bench(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    for (name, delay) in [("append", Duration::ZERO), ("append with 5 ms added", Duration::from_millis(5))] {
+    let folders: Vec<TempDir> = (0..2).map(|_| TempDir::new().expect("a folder")).collect();
+    let mut logs = vec![
+        ("append", open(folders[0].path(), Duration::ZERO)),
+        ("append with 5 ms added", open(folders[1].path(), Duration::from_millis(5))),
+    ];
+    if let Ok(brokers) = std::env::var("EVERFOLD_BENCH_KAFKA") {
+        logs.push(("append on Kafka", open_kafka(&brokers)));
+    }
+    for (name, log) in logs {
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(1)).sample_size(10).measurement_time(Duration::from_secs(4));
         for writers in [1, 32, 256] {
-            let folder = TempDir::new().expect("a folder");
-            let log = open(folder.path(), delay);
             group.bench_function(format!("{writers} writers"), |bencher| {
                 bencher.to_async(&runtime).iter_custom(|total| append(Arc::clone(&log), writers, total));
             });

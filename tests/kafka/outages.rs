@@ -24,9 +24,9 @@ impl Broker {
         assert!(broker::script(&["stop", self.folder.to_str().unwrap()]).status.success());
     }
 
-    /// So many replicas in sync are needed for a write; there is one.
-    fn need(&self, topic: &str, replicas: u8) {
-        let (address, change) = (self.address(), format!("min.insync.replicas={replicas}"));
+    /// Larger messages are refused.
+    fn limit(&self, topic: &str, bytes: u32) {
+        let (address, change) = (self.address(), format!("max.message.bytes={bytes}"));
         let common = ["tool", "configs", "--bootstrap-server", &address, "--alter", "--entity-type", "topics"];
         let changed = broker::script(&[&common[..], &["--entity-name", topic, "--add-config", &change]].concat());
         assert!(changed.status.success(), "{}", String::from_utf8_lossy(&changed.stderr));
@@ -80,7 +80,8 @@ async fn a_broker_that_stands_still() {
 
 #[tokio::test]
 async fn a_broker_that_refuses_writes() {
-    survives(|broker, place| broker.need(place.topic(), 2), |broker, place| broker.need(place.topic(), 1)).await;
+    survives(|broker, place| broker.limit(place.topic(), 10), |broker, place| broker.limit(place.topic(), 2 << 20))
+        .await;
 }
 
 #[tokio::test]
