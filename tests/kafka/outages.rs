@@ -1,7 +1,7 @@
 //! A broker that goes away, stands still or refuses, in the midst of a load: requests are told to come back in time,
 //! reading goes on, nothing that was acknowledged is lost, nothing is there twice, and the server recovers alone.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 
@@ -15,11 +15,6 @@ use crate::{
 static TURN: Mutex<()> = Mutex::const_new(());
 
 impl Broker {
-    fn signal(&self, signal: &str) {
-        let pid = std::fs::read_to_string(self.folder.join("pid")).unwrap();
-        assert!(Command::new("kill").args(["-s", signal, pid.trim()]).status().unwrap().success());
-    }
-
     fn stop(&self) {
         assert!(broker::script(&["stop", self.folder.to_str().unwrap()]).status.success());
     }
@@ -66,7 +61,7 @@ async fn a_broker_that_stops() {
 #[tokio::test]
 async fn a_broker_that_is_killed() {
     let kill = |broker: &Broker, _: &Place| {
-        broker.signal("KILL");
+        broker.signal("-KILL");
         // Its process id may not be gone yet.
         broker.stop();
     };
@@ -75,7 +70,7 @@ async fn a_broker_that_is_killed() {
 
 #[tokio::test]
 async fn a_broker_that_stands_still() {
-    survives(|broker, _| broker.signal("STOP"), |broker, _| broker.signal("CONT")).await;
+    survives(|broker, _| broker.signal("-STOP"), |broker, _| broker.signal("-CONT")).await;
 }
 
 #[tokio::test]
@@ -93,10 +88,10 @@ async fn a_broker_that_is_slow() {
     let working = Crowd::gather(&served).await.work(&served.url);
     // Shorter than what is given up: all that is seen of it is the time that it takes.
     for _ in 0..10 {
-        broker.signal("STOP");
+        broker.signal("-STOP");
         tokio::time::sleep(Duration::from_millis(400)).await;
         working.read().await;
-        broker.signal("CONT");
+        broker.signal("-CONT");
         working.until(10).await;
     }
     let mut crowd = working.stop().await;
