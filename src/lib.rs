@@ -17,8 +17,9 @@ pub mod rooms;
 
 pub mod fold;
 
-pub mod processes;
 pub mod snapshot;
+
+pub mod processes;
 
 pub mod commands;
 

@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     frame::{self, Reader},
-    protocol::{Ask, NotAppended, NotRebuilt, Now, Say, Serves, VERSION, Welcome},
+    protocol::{Ask, NotAppended, NotMade, NotRebuilt, Now, Say, Serves, VERSION, Welcome},
     socket,
 };
 use crate::{
@@ -28,6 +28,7 @@ use crate::{
     fold::{Progress, RebuildError, Rebuilds},
     log::{AppendError, Log, Receipt},
     nodes::Position,
+    snapshot::Snapshots,
 };
 
 /// So many messages may wait for a process; one that is slower than that is cut off, and comes again.
@@ -51,6 +52,8 @@ pub struct Projecting {
     pub progress: Arc<Progress>,
     /// The way to fold models anew.
     pub rebuilds: Rebuilds,
+    /// The way to make snapshots.
+    pub snapshots: Snapshots,
     /// Whose log it is.
     pub server_name: String,
     /// Time, at which the order begins in which processes hear each other.
@@ -266,6 +269,19 @@ impl Asks<'_> {
                     let Some(says) = says.upgrade() else { return };
                     // The process may have left.
                     let _ = says.send(Say::Rebuilt { id, outcome: outcome.map_err(NotRebuilt::from) }).await;
+                });
+            }
+            Ask::Snapshot { id, wanted } => {
+                let (snapshots, says) = (self.shared.of.snapshots.clone(), self.says.downgrade());
+                tokio::spawn(async move {
+                    let asked = match wanted {
+                        Some(wanted) => snapshots.begin(wanted).await,
+                        None => snapshots.state().await,
+                    };
+                    let told = asked.map(|state| Blob(serde_json::to_vec(&state).unwrap_or_default()));
+                    let Some(says) = says.upgrade() else { return };
+                    // The process may have left.
+                    let _ = says.send(Say::Snapshot { id, outcome: told.map_err(NotMade::from) }).await;
                 });
             }
             Ask::Tell(told) => self.shared.tell(&told),

@@ -35,6 +35,7 @@ use crate::{
     log::{self, AppendError, Receipt},
     metrics::Metrics,
     nodes::{Channel, Join, Message, Position, Silent},
+    snapshot::{self, SnapshotError, Snapshots, Wanted},
 };
 
 /// So much may be on its way to the log, as in the log's own queue.
@@ -150,6 +151,7 @@ struct State {
     bytes: usize,
     last_id: u64,
     rebuilds: BTreeMap<u64, oneshot::Sender<Result<Cursor, RebuildError>>>,
+    snapshots: BTreeMap<u64, oneshot::Sender<Result<snapshot::State, SnapshotError>>>,
     echoes: BTreeMap<u64, oneshot::Sender<()>>,
 }
 
@@ -241,6 +243,17 @@ impl Link {
         Rebuilds::new(self.shared.rebuilding.subscribe(), move |models| {
             let asked = shared.rebuild(&models);
             async move { asked.await.unwrap_or(Err(RebuildError::Stopped)) }.boxed()
+        })
+    }
+
+    /// The projector's snapshots.
+    #[must_use]
+    pub fn snapshots(&self) -> Snapshots {
+        let shared = Arc::clone(&self.shared);
+        Snapshots::new(move |wanted| {
+            let asked = shared.snapshot(wanted);
+            let gone = |_| Err(SnapshotError::Elsewhere("the projector is gone".into()));
+            async move { asked.await.unwrap_or_else(gone) }.boxed()
         })
     }
 
@@ -340,6 +353,7 @@ impl Shared {
             let mut state = self.state();
             state.out = None;
             (state.records, state.bytes) = (0, 0);
+            state.snapshots.clear();
             let rebuilds = std::mem::take(&mut state.rebuilds);
             let echoes = std::mem::take(&mut state.echoes);
             (std::mem::take(&mut state.appends), rebuilds, echoes)
@@ -368,6 +382,16 @@ impl Shared {
                 Say::Rebuilt { id, outcome } => {
                     let asked = self.state().rebuilds.remove(&id);
                     let _ = asked.map(|asked| asked.send(outcome.map_err(RebuildError::from)));
+                }
+                Say::Snapshot { id, outcome } => {
+                    let asked = self.state().snapshots.remove(&id);
+                    let state = outcome.map_err(SnapshotError::from).and_then(|state| {
+                        serde_json::from_slice(&state.0).map_err(|error| SnapshotError::Elsewhere(error.to_string()))
+                    });
+                    if let Some(asked) = asked {
+                        // Whoever asked may be gone.
+                        let _ = asked.send(state);
+                    }
                 }
                 Say::Welcome(_) | Say::Refused(_) => {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "it said welcome twice"));
@@ -480,6 +504,17 @@ impl Shared {
         let asked = state.out.as_ref().is_some_and(|out| out.try_send(Ask::Rebuild { id, models }).is_ok());
         if asked {
             state.rebuilds.insert(id, sender);
+        }
+        receiver
+    }
+
+    fn snapshot(&self, wanted: Option<Wanted>) -> oneshot::Receiver<Result<snapshot::State, SnapshotError>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state();
+        state.last_id += 1;
+        let id = state.last_id;
+        if state.out.as_ref().is_some_and(|out| out.try_send(Ask::Snapshot { id, wanted }).is_ok()) {
+            state.snapshots.insert(id, sender);
         }
         receiver
     }

@@ -5,10 +5,15 @@ use projections::{Cursor, Touched};
 use schemas::{Blob, Lsn};
 use serde::{Deserialize, Serialize};
 
-use crate::{fold::RebuildError, log::AppendError, nodes::Position};
+use crate::{
+    fold::RebuildError,
+    log::AppendError,
+    nodes::Position,
+    snapshot::{SnapshotError, Wanted},
+};
 
 /// Rises with every change of what is said.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What a process says to the projector. The first is a [`Ask::Hello`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +32,11 @@ pub(super) enum Ask {
     Rebuild {
         id: u64,
         models: Vec<String>,
+    },
+    /// A snapshot, if one is wanted, and how the last one stands.
+    Snapshot {
+        id: u64,
+        wanted: Option<Wanted>,
     },
     /// All processes are to hear this: a `nodes::Told`.
     Tell(Blob),
@@ -52,6 +62,11 @@ pub(super) enum Say {
     Rebuilt {
         id: u64,
         outcome: Result<Cursor, NotRebuilt>,
+    },
+    Snapshot {
+        id: u64,
+        /// A `snapshot::State`, as JSON.
+        outcome: Result<Blob, NotMade>,
     },
     Heard {
         position: Position,
@@ -140,6 +155,35 @@ impl From<NotRebuilt> for RebuildError {
             NotRebuilt::Busy => Self::Busy,
             NotRebuilt::Stopped => Self::Stopped,
             NotRebuilt::Failed(why) => Self::Elsewhere(why),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum NotMade {
+    Busy,
+    Refused(String),
+    Failed(String),
+}
+
+impl From<SnapshotError> for NotMade {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Busy => Self::Busy,
+            SnapshotError::NotEmpty(_) | SnapshotError::NotAbsolute(_) | SnapshotError::Io { .. } => {
+                Self::Refused(error.to_string())
+            }
+            failed => Self::Failed(failed.to_string()),
+        }
+    }
+}
+
+impl From<NotMade> for SnapshotError {
+    fn from(error: NotMade) -> Self {
+        match error {
+            NotMade::Busy => Self::Busy,
+            NotMade::Refused(why) => Self::Refused(why),
+            NotMade::Failed(why) => Self::Elsewhere(why),
         }
     }
 }

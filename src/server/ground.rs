@@ -19,11 +19,12 @@ use crate::{
     config::{Backend, Config},
     fold::{self, Driver, Progress, Rebuilds, Replayed},
     log::{
-        FrozenLog, KafkaLog, Log,
+        FrozenLog, KafkaLog, Log, LogReader,
         embedded::{EmbeddedLog, EmbeddedOptions, Observer},
     },
     metrics::Metrics,
     processes::Link,
+    snapshot::{self, Snapshots},
 };
 
 /// A projector that is about to start is waited for so long.
@@ -38,6 +39,8 @@ pub(super) struct Ground {
     pub progress: Arc<Progress>,
     /// The way to fold models anew.
     pub rebuilds: Rebuilds,
+    /// The way to make snapshots.
+    pub snapshots: Snapshots,
     /// The projector, where this process doesn't fold.
     pub link: Option<Link>,
     /// What is shown is history up to here.
@@ -48,7 +51,18 @@ pub(super) struct Ground {
 pub(super) async fn open(config: &Config, world: &World, metrics: &Arc<Metrics>) -> Result<Ground, StartError> {
     let (log, driver, source) = open_and_fold(config, world, metrics).await?;
     let (progress, rebuilds) = (driver.progress(), driver.rebuilds());
-    Ok(Ground { log, driver: Some(driver), source, progress, rebuilds, link: None, read_only: None })
+    let snapshots = snapshots(config, world, &log, &driver);
+    Ok(Ground { log, driver: Some(driver), source, progress, rebuilds, snapshots, link: None, read_only: None })
+}
+
+/// The way to make snapshots of what is folded here.
+pub(super) fn snapshots(config: &Config, world: &World, log: &Arc<dyn Log>, driver: &Driver) -> Snapshots {
+    Snapshots::of(snapshot::Parts {
+        store: driver.store(),
+        log: Arc::clone(log) as Arc<dyn LogReader>,
+        clock: Arc::clone(&world.clock),
+        signing_key: config.signing_key_file(),
+    })
 }
 
 /// The same for others, who look at the read models themselves.
@@ -99,7 +113,8 @@ pub(super) async fn open_beside(config: &Config, world: &World, metrics: &Arc<Me
     let source = beside.source();
     let progress = Arc::new(Progress::new(Arc::clone(&source), source.view()?.cursor().clone()));
     link.follow(beside, Arc::clone(&progress), Arc::clone(metrics)).map_err(io("a thread for views"))?;
-    Ok(Ground { log, driver: None, source, progress, rebuilds: link.rebuilds(), link: Some(link), read_only: None })
+    let (rebuilds, snapshots) = (link.rebuilds(), link.snapshots());
+    Ok(Ground { log, driver: None, source, progress, rebuilds, snapshots, link: Some(link), read_only: None })
 }
 
 /// Opens what a replay left: nothing is appended or folded any more, and the clock shows the moment of its last record.
@@ -114,8 +129,8 @@ pub(super) async fn open_replay(
     let (progress, source) = opened.await.map_err(|error| StartError::Internal(error.to_string()))??;
     let cursor = progress.cursor();
     world.clock = Arc::new(StoppedClock::at(cursor.log_time.ms));
-    let (log, rebuilds) = (Arc::new(FrozenLog::at(&cursor)), Rebuilds::none());
-    Ok(Ground { log, driver: None, source, progress, rebuilds, link: None, read_only: Some(cursor.lsn) })
+    let (log, rebuilds, snapshots) = (Arc::new(FrozenLog::at(&cursor)), Rebuilds::none(), Snapshots::none());
+    Ok(Ground { log, driver: None, source, progress, rebuilds, snapshots, link: None, read_only: Some(cursor.lsn) })
 }
 
 fn memory(config: &Config) -> StoreOptions {

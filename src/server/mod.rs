@@ -30,7 +30,6 @@ use crate::{
     metrics::Metrics,
     nodes::{Join, Node},
     processes::{Link, LinkError},
-    snapshot::{self, Snapshots},
     sync::{Acknowledged, Notifier, Syncs},
 };
 
@@ -128,7 +127,7 @@ impl Server {
             None if config.node.projector => ground::open(&config, &world, &metrics).await?,
             None => ground::open_beside(&config, &world, &metrics).await?,
         };
-        let Ground { log, driver, source, progress, rebuilds, link, read_only } = ground;
+        let Ground { log, driver, source, progress, rebuilds, snapshots, link, read_only } = ground;
         let World { clock, random, lens, channel, announced, .. } = world;
         let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
         let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
@@ -177,15 +176,7 @@ impl Server {
             reader: Arc::clone(&log) as Arc<dyn LogReader>,
             read_only,
             rebuilds,
-            snapshots: driver.as_ref().map_or_else(Snapshots::none, |driver| {
-                Snapshots::of(snapshot::Parts {
-                    store: driver.store(),
-                    log: Arc::clone(&log) as Arc<dyn LogReader>,
-                    clock: Arc::clone(&clock),
-                    signing_key: config.signing_key_file(),
-                    stop: stop.clone(),
-                })
-            }),
+            snapshots,
             stop: stop.clone(),
             config,
             clock,
@@ -227,6 +218,7 @@ impl Server {
     pub async fn stop(self) {
         let Self { app, log, driver, link, stop, tasks, .. } = self;
         stop.cancel();
+        app.snapshots.stop();
         for task in tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task failed");

@@ -10,6 +10,7 @@ use crate::{
     log::Log,
     metrics::Metrics,
     processes::{Hub, Projecting},
+    snapshot::Snapshots,
 };
 
 /// A projector alone: it owns the read models, and the log if that is embedded. Others serve beside it.
@@ -17,6 +18,7 @@ pub struct Projector {
     hub: Hub,
     log: Arc<dyn Log>,
     driver: Driver,
+    snapshots: Snapshots,
 }
 
 impl Projector {
@@ -31,17 +33,19 @@ impl Projector {
         // Made once, before several processes look for them.
         OwnKey::open(&config.signing_key_file(), &config.server_name, &*world.random)?;
         shared_secret(config, &*world.random)?;
+        let snapshots = ground::snapshots(config, &world, &log, &driver);
         let hub = Hub::start(Projecting {
             folder: config.data.clone(),
             log: Arc::clone(&log),
             progress: driver.progress(),
             rebuilds: driver.rebuilds(),
+            snapshots: snapshots.clone(),
             server_name: config.server_name.to_string(),
             clock: world.clock,
             random: world.random,
         });
         let hub = hub.map_err(io(format!("a socket in {}", config.data.display())))?;
-        Ok(Self { hub, log, driver })
+        Ok(Self { hub, log, driver, snapshots })
     }
 
     /// Where others find it.
@@ -58,7 +62,8 @@ impl Projector {
 
     /// Takes no more records, says what became of those that it took, folds them, and closes the log.
     pub async fn stop(self) {
-        let Self { hub, log, driver } = self;
+        let Self { hub, log, driver, snapshots } = self;
+        snapshots.stop();
         hub.stop().await;
         let closed = tokio::task::spawn_blocking(move || {
             log.close();

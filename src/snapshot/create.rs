@@ -7,12 +7,16 @@ use std::{
 use projections::View;
 use ruma::OwnedServerName;
 use schemas::Lsn;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     At, FORMAT, FileSum, LOG, MANIFEST, Manifest, ModelVersion, Parts, READ_MODELS, SIGNING_KEY, SnapshotError, State,
     Wanted, clear, is_used, sum, sync_folder, write,
 };
 use crate::log::{ReadError, genesis};
+
+/// Is told how many bytes are done of how many, and says whether to go on.
+type Going<'a> = &'a dyn Fn(u64, u64) -> Result<(), SnapshotError>;
 
 /// Whether a snapshot may be made in a folder: it must be empty, or not there.
 pub(super) fn check(into: &Path) -> Result<(), SnapshotError> {
@@ -23,13 +27,22 @@ pub(super) fn check(into: &Path) -> Result<(), SnapshotError> {
 }
 
 /// Makes a snapshot beside its folder, and moves it there once it is whole. Whatever fails, nothing is left.
-pub(super) fn create(parts: &Parts, wanted: &Wanted, report: &dyn Fn(u64, u64)) -> Result<State, SnapshotError> {
+pub(super) fn create(
+    parts: &Parts,
+    wanted: &Wanted,
+    stop: &CancellationToken,
+    report: &dyn Fn(u64, u64),
+) -> Result<State, SnapshotError> {
     let (began, into) = (Instant::now(), &wanted.into);
     let mut name = into.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = into.with_file_name(name);
     clear(&partial)?;
-    let made = fill(parts, wanted, &partial, report).and_then(|manifest| {
+    let made = fill(parts, wanted, &partial, &|done, of| {
+        report(done, of);
+        if stop.is_cancelled() { Err(SnapshotError::Stopped) } else { Ok(()) }
+    })
+    .and_then(|manifest| {
         std::fs::rename(&partial, into).map_err(SnapshotError::io(into))?;
         into.parent().map_or(Ok(()), sync_folder)?;
         Ok(manifest)
@@ -40,10 +53,11 @@ pub(super) fn create(parts: &Parts, wanted: &Wanted, report: &dyn Fn(u64, u64)) 
     let manifest = made?;
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (read_models, log, bytes) = (manifest.read_models, manifest.log, manifest.bytes());
+    tracing::info!(into = %into.display(), at = %read_models.lsn, bytes, millis, "made a snapshot");
     Ok(State::Done { into: into.clone(), read_models, log, bytes, millis })
 }
 
-fn fill(parts: &Parts, wanted: &Wanted, folder: &Path, report: &dyn Fn(u64, u64)) -> Result<Manifest, SnapshotError> {
+fn fill(parts: &Parts, wanted: &Wanted, folder: &Path, report: Going<'_>) -> Result<Manifest, SnapshotError> {
     // What is in it concerns nobody else on the machine.
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(SnapshotError::io(folder))?;
@@ -68,7 +82,7 @@ fn fill(parts: &Parts, wanted: &Wanted, folder: &Path, report: &dyn Fn(u64, u64)
         read_models: At { lsn: cursor.lsn, chain: cursor.chain, log_time: cursor.log_time.ms },
         models: view.generations().iter().map(|g| ModelVersion { name: g.model.clone(), version: g.version }).collect(),
         log,
-        files: sums(parts, folder, report)?,
+        files: sums(folder, report)?,
     };
     drop(view);
     let text = serde_json::to_vec_pretty(&manifest);
@@ -87,24 +101,19 @@ fn at(parts: &Parts, lsn: Lsn) -> Result<At, SnapshotError> {
 }
 
 /// Sums up the files of a snapshot, and sees to it that they are on the disk.
-fn sums(parts: &Parts, folder: &Path, report: &dyn Fn(u64, u64)) -> Result<Vec<FileSum>, SnapshotError> {
+fn sums(folder: &Path, report: Going<'_>) -> Result<Vec<FileSum>, SnapshotError> {
     let mut names = Vec::new();
     list(folder, Path::new(""), &mut names)?;
     names.sort();
     let length = |(_, bytes): &(PathBuf, u64)| *bytes;
     let (mut done, of) = (0, names.iter().map(length).sum());
-    report(done, of);
     let mut files = Vec::with_capacity(names.len());
     for (name, _) in names {
         let path = folder.join(&name);
         let file = sum(&path, name, &mut |bytes| {
             done += bytes.len() as u64;
-            report(done, of);
-            if parts.stop.is_cancelled() { Err(std::io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+            report(done, of)
         });
-        if parts.stop.is_cancelled() {
-            return Err(SnapshotError::Stopped);
-        }
         files.push(file?);
         std::fs::File::open(&path).and_then(|file| file.sync_all()).map_err(SnapshotError::io(&path))?;
     }

@@ -18,6 +18,10 @@ use std::{
     sync::Arc,
 };
 
+use futures::{
+    FutureExt,
+    future::{BoxFuture, ready},
+};
 use projections::{Store, StoreError};
 use ruma::OwnedServerName;
 use schemas::{Chain, Lsn};
@@ -138,9 +142,12 @@ pub enum SnapshotError {
     /// One at a time.
     #[error("another snapshot is being made")]
     Busy,
-    /// Nothing is folded here.
-    #[error("this process doesn't keep the read models: ask the one that folds them")]
-    Elsewhere,
+    /// Whoever folds can't be asked, or says why not.
+    #[error("no snapshot can be made: {0}")]
+    Elsewhere(String),
+    /// Whoever folds can't make it there.
+    #[error("{0}")]
+    Refused(String),
     /// It was told to stop.
     #[error("the server stopped before the snapshot was finished")]
     Stopped,
@@ -210,7 +217,7 @@ impl SnapshotError {
 }
 
 /// What to make.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// The folder.
     pub into: PathBuf,
@@ -219,7 +226,7 @@ pub struct Wanted {
 }
 
 /// How the snapshot stands that was asked for last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum State {
     /// None was.
@@ -266,79 +273,108 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Where the key is.
     pub signing_key: PathBuf,
-    /// Is cancelled when the server stops.
-    pub stop: CancellationToken,
 }
+
+/// What asking for a snapshot comes to.
+pub type Asked = BoxFuture<'static, Result<State, SnapshotError>>;
 
 /// Makes snapshots while a server runs, one at a time.
 #[derive(Clone)]
 pub struct Snapshots {
-    parts: Option<Arc<Parts>>,
-    state: watch::Sender<State>,
+    ask: Arc<dyn Fn(Option<Wanted>) -> Asked + Send + Sync>,
+    stop: CancellationToken,
 }
 
 impl Snapshots {
-    /// Of a server that folds its read models itself.
+    /// Where somebody makes them: the way to ask for one, or how the last one stands.
+    #[must_use]
+    pub fn new(ask: impl Fn(Option<Wanted>) -> Asked + Send + Sync + 'static) -> Self {
+        Self { ask: Arc::new(ask), stop: CancellationToken::new() }
+    }
+
+    /// Where the read models are folded.
     #[must_use]
     pub fn of(parts: Parts) -> Self {
-        Self { parts: Some(Arc::new(parts)), state: watch::Sender::default() }
+        let stop = CancellationToken::new();
+        let maker = Maker { parts: Arc::new(parts), state: watch::Sender::default(), stop: stop.clone() };
+        let ask = move |wanted: Option<Wanted>| {
+            let asked = wanted.map_or(Ok(()), |wanted| maker.begin(wanted));
+            ready(asked.map(|()| maker.state.borrow().clone())).boxed()
+        };
+        Self { ask: Arc::new(ask), stop }
     }
 
     /// Where nothing is folded.
     #[must_use]
     pub fn none() -> Self {
-        Self { parts: None, state: watch::Sender::default() }
+        Self::new(|_| ready(Err(SnapshotError::Elsewhere("what is shown here is a replay".into()))).boxed())
     }
 
     /// How the last one stands.
-    #[must_use]
-    pub fn state(&self) -> State {
-        self.state.borrow().clone()
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub async fn state(&self) -> Result<State, SnapshotError> {
+        (self.ask)(None).await
     }
 
-    /// Begins to make one, in a thread of its own.
+    /// Begins to make one.
     ///
     /// # Errors
     /// When another one is being made, or this one can't be made there.
-    pub fn begin(&self, wanted: Wanted) -> Result<(), SnapshotError> {
-        let parts = Arc::clone(self.parts.as_ref().ok_or(SnapshotError::Elsewhere)?);
+    pub async fn begin(&self, wanted: Wanted) -> Result<State, SnapshotError> {
+        (self.ask)(Some(wanted)).await
+    }
+
+    /// Ends what is being made here.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// Makes snapshots in this process.
+struct Maker {
+    parts: Arc<Parts>,
+    state: watch::Sender<State>,
+    stop: CancellationToken,
+}
+
+impl Maker {
+    fn begin(&self, wanted: Wanted) -> Result<(), SnapshotError> {
         create::check(&wanted.into)?;
-        let (into, state) = (wanted.into.clone(), self.state.clone());
-        let running = |done, of| State::Running { into: wanted.into.clone(), done, of };
         let begun = self.state.send_if_modified(|state| {
             let is_free = !matches!(state, State::Running { .. });
             if is_free {
-                *state = running(0, 0);
+                *state = State::Running { into: wanted.into.clone(), done: 0, of: 0 };
             }
             is_free
         });
         if !begun {
             return Err(SnapshotError::Busy);
         }
+        let (parts, state, stop) = (Arc::clone(&self.parts), self.state.clone(), self.stop.clone());
+        let into = wanted.into.clone();
         let work = move || {
             let report = |done, of| _ = state.send_replace(State::Running { into: wanted.into.clone(), done, of });
-            let end = match create::create(&parts, &wanted, &report) {
-                Ok(State::Done { into, read_models, log, bytes, millis }) => {
-                    tracing::info!(into = %into.display(), at = %read_models.lsn, bytes, millis, "made a snapshot");
-                    State::Done { into, read_models, log, bytes, millis }
-                }
-                Ok(other) => other,
-                Err(error) => {
-                    tracing::error!(%error, into = %wanted.into.display(), "made no snapshot");
-                    State::Failed { into: wanted.into.clone(), why: error.to_string() }
-                }
-            };
+            let end = create::create(&parts, &wanted, &stop, &report).unwrap_or_else(|error| {
+                tracing::error!(%error, into = %wanted.into.display(), "made no snapshot");
+                State::Failed { into: wanted.into.clone(), why: error.to_string() }
+            });
             state.send_replace(end);
         };
-        std::thread::Builder::new().name("snapshot".into()).spawn(work).map(|_| ()).map_err(|error| {
+        std::thread::Builder::new().name("snapshot".into()).spawn(work).map(|_| ()).map_err(|source| {
             self.state.send_replace(State::default());
-            SnapshotError::Io { path: into, source: error }
+            SnapshotError::Io { path: into, source }
         })
     }
 }
 
 /// Reads a file to its end, gives each piece away, and says what it was.
-fn sum(path: &Path, named: PathBuf, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<FileSum, SnapshotError> {
+fn sum(
+    path: &Path,
+    named: PathBuf,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), SnapshotError>,
+) -> Result<FileSum, SnapshotError> {
     let mut file = File::open(path).map_err(SnapshotError::io(path))?;
     let (mut hash, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
     loop {
@@ -348,7 +384,7 @@ fn sum(path: &Path, named: PathBuf, each: &mut dyn FnMut(&[u8]) -> io::Result<()
         }
         hash.update(&buffer[..read]);
         bytes += read as u64;
-        each(&buffer[..read]).map_err(SnapshotError::io(path))?;
+        each(&buffer[..read])?;
     }
 }
 

@@ -111,7 +111,7 @@ fn fill(from: &Path, into: &Path, manifest: &Manifest, report: &dyn Fn(u64, u64)
         let found = sum(&source, path.clone(), &mut |bytes| {
             done += bytes.len() as u64;
             report(done, of);
-            file.write_all(bytes)
+            file.write_all(bytes).map_err(SnapshotError::io(&target))
         });
         let found = match found {
             Err(SnapshotError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

@@ -168,6 +168,27 @@ async fn a_snapshot_that_is_not_what_it_was_is_not_restored() {
     assert_eq!(key(&restored), key(data.path()));
 }
 
+#[tokio::test]
+async fn a_projector_makes_snapshots_for_those_who_serve_beside_it() {
+    let (data, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let into = folder.path().join("taken");
+    let mut projector = everfold(data.path(), &["project"]).spawn().unwrap();
+    let ready = async || run(&mut everfold(data.path(), &["project", "--check"]), "").status.success();
+    until(ready).await;
+    let served = Served::of(&mut everfold(data.path(), &["serve", "--no-projector", "--listen", "127.0.0.1:0"]));
+    let create = ["snapshot", "create", "--into", into.to_str().unwrap()];
+    let made = tool(data.path(), &create);
+    assert!(made["log"]["lsn"].as_u64() >= Some(1), "{made}");
+    refused(data.path(), &create, "is not empty");
+    let kill = |id: u32| std::process::Command::new("kill").args(["-s", "TERM", &id.to_string()]).status().unwrap();
+    kill(projector.id());
+    assert!(projector.wait().unwrap().success());
+    let restored = folder.path().join("restored");
+    tool(&restored, &["snapshot", "restore", "--nothing-written-since", "--from", into.to_str().unwrap()]);
+    assert_eq!(tool(&restored, &["log", "verify"])["tail"], made["log"]["lsn"]);
+    assert_eq!(served.signal("TERM"), Some(0));
+}
+
 /// A log that notes from where on it is read.
 struct Watched {
     log: Arc<dyn Log>,
@@ -266,7 +287,7 @@ async fn snapshots_are_for_administrators_and_made_one_at_a_time() {
     }));
     let asked = asked.await;
     assert!(asked.contains(&202) && asked.iter().all(|status| [202, 409].contains(status)), "{asked:?}");
-    until(async || !matches!(server.app().snapshots.state(), State::Running { .. })).await;
+    until(async || !matches!(server.app().snapshots.state().await.unwrap(), State::Running { .. })).await;
     let made = taken(&admin, &into).await;
     assert_eq!(made["state"], "done", "{made}");
     assert_eq!(admin.post(SNAPSHOT, body).await.error(), (400, "M_INVALID_PARAM"), "it is there");

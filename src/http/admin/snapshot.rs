@@ -18,8 +18,8 @@ pub fn routes() -> Router<App> {
     Router::new().route("/_everfold/admin/v1/snapshot", get(show).post(create))
 }
 
-async fn show(State(app): State<App>, _: Admin) -> axum::Json<snapshot::State> {
-    axum::Json(app.snapshots.state())
+async fn show(State(app): State<App>, _: Admin) -> Result<axum::Json<snapshot::State>, ApiError> {
+    Ok(axum::Json(app.snapshots.state().await?))
 }
 
 #[derive(Deserialize)]
@@ -36,18 +36,19 @@ async fn create(
     _: Admin,
     Json(Body { into, signing_key }): Json<Body>,
 ) -> Result<(StatusCode, axum::Json<snapshot::State>), ApiError> {
-    app.snapshots.begin(Wanted { into, with_signing_key: signing_key })?;
-    Ok((StatusCode::ACCEPTED, axum::Json(app.snapshots.state())))
+    let begun = app.snapshots.begin(Wanted { into, with_signing_key: signing_key }).await?;
+    Ok((StatusCode::ACCEPTED, axum::Json(begun)))
 }
 
 impl From<SnapshotError> for ApiError {
     fn from(error: SnapshotError) -> Self {
         match error {
             SnapshotError::Busy => Self::with_status(StatusCode::CONFLICT, ErrorKind::Unknown, error.to_string()),
-            SnapshotError::NotEmpty(_) | SnapshotError::NotAbsolute(_) | SnapshotError::Io { .. } => {
-                Self::invalid(error.to_string())
-            }
-            SnapshotError::Elsewhere => Self::unavailable(error.to_string()),
+            SnapshotError::NotEmpty(_)
+            | SnapshotError::NotAbsolute(_)
+            | SnapshotError::Io { .. }
+            | SnapshotError::Refused(_) => Self::invalid(error.to_string()),
+            SnapshotError::Elsewhere(_) => Self::unavailable(error.to_string()),
             _ => Self::internal(&error),
         }
     }

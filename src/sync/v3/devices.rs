@@ -47,7 +47,7 @@ pub(super) fn add_lists(
     for joined in &rooms.joined {
         match &joined.before {
             Some(before) if !context.wanted.lost => {
-                add_comings_and_goings(context, joined, before, span, &mut changed, &mut left)?
+                add_comings_and_goings(context, joined, before, span, &mut changed, &mut left)?;
             }
             _ => add_members(context, &joined.now, joined.room, until, &mut changed)?,
         }
