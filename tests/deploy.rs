@@ -115,7 +115,7 @@ fn the_image_runs_without_privileges_and_says_whether_it_is_healthy() {
 fn services_fit_the_image_and_each_other() {
     let (compose, dockerfile) = (compose(), dockerfile());
     let everfolds = everfolds(&compose);
-    assert_eq!(everfolds.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["everfold"]);
+    assert_eq!(everfolds.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["everfold", "projector"]);
     let volume = instructions(&dockerfile, "VOLUME")[0];
     for (name, service) in &everfolds {
         assert_eq!(service["build"], ".", "{name} is built from the Dockerfile here");
