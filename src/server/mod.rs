@@ -122,75 +122,25 @@ impl Server {
     /// When something that it needs is missing, damaged, in use or another server's.
     pub async fn start(mut config: Config, mut world: World) -> Result<Self, StartError> {
         let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
-        let ground = match Replayed::find(&config.data)? {
+        let mut ground = match Replayed::find(&config.data)? {
             Some(replayed) => ground::open_replay(&mut config, &mut world, replayed).await?,
             None if config.node.projector => ground::open(&config, &world, &metrics).await?,
             None => ground::open_beside(&config, &world, &metrics).await?,
         };
-        let Ground { log, driver, source, progress, rebuilds, snapshots, link, read_only } = ground;
-        let World { clock, random, lens, channel, announced, .. } = world;
-        let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
-        let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*random)?;
+        let (log, driver, link, read_only) =
+            (Arc::clone(&ground.log), ground.driver.take(), ground.link.take(), ground.read_only);
+        let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*world.random)?;
         let number = link.as_ref().map_or(config.node.number, Link::number);
-        let node = Node { number, boot: random.alphanumeric(8) };
+        let node = Node { number, boot: world.random.alphanumeric(8) };
         // Nothing is told by who only shows what was.
         let others = match read_only {
-            None => neighbours::join(&config, channel, link.as_ref(), &node, &progress).await?,
+            None => neighbours::join(&config, world.channel.take(), link.as_ref(), &node, &ground.progress).await?,
             Some(_) => None,
         };
-        let neighbours = Neighbours::meet(&node, &key, Arc::clone(&clock), others);
-        let (members, channel) = (Arc::clone(&neighbours.members), Arc::clone(&neighbours.channel));
-        let interactions = Interactions::hearing(&config.sessions, &*channel);
-        let ephemeral = Ephemeral::new(Arc::clone(&clock), Arc::clone(&channel), Arc::clone(&members));
-        let notifier = notifier(Arc::clone(&source), &progress, &ephemeral);
-        let commands = Commands::new(commands::Parts {
-            log: Arc::clone(&log),
-            source: Arc::clone(&source),
-            progress: Arc::clone(&progress),
-            clock: Arc::clone(&clock),
-            random: Arc::clone(&random),
-            key: Arc::new(key),
-            server_name: config.server_name.clone(),
-            node: node.number,
-            members: Arc::clone(&members),
-            backlog: Backlog::default(),
-            metrics: Arc::clone(&metrics),
-        });
-        let (listeners, addresses) = bind(&config, announced).await?;
-        let stop = CancellationToken::new();
-        let syncs = Syncs {
-            source: Arc::clone(&source),
-            progress: Arc::clone(&progress),
-            ephemeral: Arc::clone(&ephemeral),
-            notifier: Arc::clone(&notifier),
-            with_presence: config.presence.enabled,
-            stop: stop.clone(),
-        };
-        let app = App::new(http::Parts {
-            seen: Seen::default(),
-            limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
-            interactions,
-            passwords: Passwords::new(Arc::clone(&random)),
-            shared_secret: SharedSecret::new(shared_secret(&config, &*random)?),
-            between: Between::new(&commands.parts().key).map_err(|error| StartError::Internal(error.to_string()))?,
-            reader: Arc::clone(&log) as Arc<dyn LogReader>,
-            read_only,
-            rebuilds,
-            snapshots,
-            stop: stop.clone(),
-            config,
-            clock,
-            random,
-            metrics,
-            source,
-            progress,
-            commands,
-            members,
-            channel,
-            ephemeral,
-            syncs,
-            acknowledged: Arc::new(Acknowledged::default()),
-        });
+        let neighbours = Neighbours::meet(&node, &key, Arc::clone(&world.clock), others);
+        let (listeners, addresses) = bind(&config, world.announced).await?;
+        let (app, notifier) = assemble(config, world, metrics, ground, key, &neighbours)?;
+        let stop = app.stop.clone();
         let mut tasks = vec![
             tokio::spawn(http::listen::serve(listeners, http::router(app.clone()), app.clone(), stop.clone())),
             tokio::spawn(tasks::expire(Arc::clone(&app.ephemeral), notifier, stop.clone())),
@@ -238,6 +188,72 @@ impl Server {
             link.stop().await;
         }
     }
+}
+
+/// Puts together what handlers are made of, and who wakes those who wait.
+fn assemble(
+    config: Config,
+    world: World,
+    metrics: Arc<Metrics>,
+    ground: Ground,
+    key: OwnKey,
+    neighbours: &Neighbours,
+) -> Result<(App, Arc<Notifier>), StartError> {
+    let Ground { log, source, progress, rebuilds, snapshots, read_only, .. } = ground;
+    let World { clock, random, lens, .. } = world;
+    let source = lens.map_or_else(|| Arc::clone(&source), |lens| lens(Arc::clone(&source)));
+    let (members, channel) = (Arc::clone(&neighbours.members), Arc::clone(&neighbours.channel));
+    let interactions = Interactions::hearing(&config.sessions, &*channel);
+    let ephemeral = Ephemeral::new(Arc::clone(&clock), Arc::clone(&channel), Arc::clone(&members));
+    let notifier = notifier(Arc::clone(&source), &progress, &ephemeral);
+    let commands = Commands::new(commands::Parts {
+        log: Arc::clone(&log),
+        source: Arc::clone(&source),
+        progress: Arc::clone(&progress),
+        clock: Arc::clone(&clock),
+        random: Arc::clone(&random),
+        key: Arc::new(key),
+        server_name: config.server_name.clone(),
+        node: members.own().number,
+        members: Arc::clone(&members),
+        backlog: Backlog::default(),
+        metrics: Arc::clone(&metrics),
+    });
+    let stop = CancellationToken::new();
+    let syncs = Syncs {
+        source: Arc::clone(&source),
+        progress: Arc::clone(&progress),
+        ephemeral: Arc::clone(&ephemeral),
+        notifier: Arc::clone(&notifier),
+        with_presence: config.presence.enabled,
+        stop: stop.clone(),
+    };
+    let app = App::new(http::Parts {
+        seen: Seen::default(),
+        limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
+        interactions,
+        passwords: Passwords::new(Arc::clone(&random)),
+        shared_secret: SharedSecret::new(shared_secret(&config, &*random)?),
+        between: Between::new(&commands.parts().key).map_err(|error| StartError::Internal(error.to_string()))?,
+        reader: log as Arc<dyn LogReader>,
+        read_only,
+        rebuilds,
+        snapshots,
+        stop,
+        config,
+        clock,
+        random,
+        metrics,
+        source,
+        progress,
+        commands,
+        members,
+        channel,
+        ephemeral,
+        syncs,
+        acknowledged: Arc::new(Acknowledged::default()),
+    });
+    Ok((app, notifier))
 }
 
 /// Wakes those who wait whenever something was folded, or somebody types or comes.

@@ -379,7 +379,9 @@ async fn on_kafka_nodes_hear_each_other_through_a_topic_beside_the_log() {
     let bob = bob[0].at(second.url());
     until_said(&bob, &since, |answer| typing(answer, &room) == Some(json!([alice.user]))).await;
     second.stop().await;
-    first.stop().await;
+    let app = first.app();
+    assert!(app.progress.reached(app.reader.tail(), Duration::from_secs(10)).await);
+    first.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,5 +406,7 @@ async fn brokers_that_halt_keep_nobody_waiting_and_typing_is_made_good() {
     broker.signal("-CONT");
     until_said(&bob[1], &since, |answer| typing(answer, &room) == Some(json!([alice.user]))).await;
     second.stop().await;
-    first.stop().await;
+    let app = first.app();
+    assert!(app.progress.reached(app.reader.tail(), Duration::from_secs(10)).await);
+    first.finish().await;
 }

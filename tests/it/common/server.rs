@@ -3,10 +3,10 @@ use std::{path::Path, sync::Arc};
 use everfold::{
     clock::{Clock, Random, SimulatedClock, SimulatedRandom, SystemClock, SystemRandom},
     commands::Decision,
-    config::{Config, Sources},
+    config::{Backend, Config, Sources},
     fold::RebuildError,
     http::App,
-    log::{EmbeddedLog, EmbeddedOptions, Log},
+    log::{EmbeddedLog, EmbeddedOptions, KafkaLog, Log},
     server::{Server, StartError, World},
     snapshot,
 };
@@ -240,8 +240,15 @@ impl TestServer {
     /// Ends the test: whatever it did, folding its log again from the first record gives the same read models.
     pub async fn finish(self) {
         self.server.stop().await;
-        let (log, read_models) = (self.config.log_folder(), self.config.read_models_folder());
-        tokio::task::spawn_blocking(move || replay::check(&log, &read_models)).await.unwrap();
+        let (folder, read_models) = (self.config.log_folder(), self.config.read_models_folder());
+        let on = self.config.log.clone();
+        let check = move || match &on.backend {
+            Backend::Embedded => replay::check(&folder, &read_models),
+            Backend::Kafka(topic) => {
+                replay::check_log(&KafkaLog::open_read_only(&on.kafka, topic).unwrap(), &read_models)
+            }
+        };
+        tokio::task::spawn_blocking(check).await.unwrap();
         drop(self.folder);
     }
 }
