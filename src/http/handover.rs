@@ -159,7 +159,9 @@ pub(super) async fn among_nodes(State(app): State<App>, mut request: Request, ne
 
 /// Whether there is more on the log than was folded then, and it is folded now.
 async fn catches_up(app: &App, began: Lsn) -> bool {
-    let end = app.reader.tail();
+    let reader = Arc::clone(&app.reader);
+    let end = tokio::task::spawn_blocking(move || reader.refresh()).await;
+    let Ok(Ok(end)) = end else { return false };
     end > began && app.progress.reached(end, CATCH_UP).await
 }
 

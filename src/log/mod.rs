@@ -138,7 +138,8 @@ pub trait LogReader: Send + Sync + 'static {
         Amendments::default()
     }
 
-    /// Looks for what other processes appended, where a backend doesn't hear of it by itself; gives the tail. Blocks.
+    /// Looks for what other processes have appended by now, where a backend doesn't hear of it by itself or only after a
+    /// while; gives the tail. Blocks.
     ///
     /// # Errors
     /// When the log can't be read.

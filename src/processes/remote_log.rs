@@ -77,6 +77,10 @@ impl LogReader for RemoteLog {
     fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
         self.reader()?.note(lsn)
     }
+
+    fn refresh(&self) -> Result<Lsn, ReadError> {
+        Ok(self.reader()?.refresh()?.max(self.tail()))
+    }
 }
 
 impl Log for RemoteLog {

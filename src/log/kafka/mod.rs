@@ -205,6 +205,13 @@ impl LogReader for KafkaReader {
         Ok(None)
     }
 
+    fn refresh(&self) -> Result<Lsn, ReadError> {
+        let range = self.archive.lock().unwrap_or_else(PoisonError::into_inner).range();
+        let (_, end) = range.map_err(ReadError::Backend)?;
+        self.shared.reach(end, PATIENCE);
+        Ok(self.tail())
+    }
+
     fn amendments(&self) -> Amendments {
         self.shared.amendments.clone()
     }
@@ -236,6 +243,10 @@ macro_rules! read_through {
 
             fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
                 self.reader.note(lsn)
+            }
+
+            fn refresh(&self) -> Result<Lsn, ReadError> {
+                self.reader.refresh()
             }
 
             fn amendments(&self) -> Amendments {

@@ -134,6 +134,12 @@ impl Shared {
         Ok(Known::Fetch(state.segments.offset(from), state.last + 1))
     }
 
+    /// Waits until everything before an offset was fetched.
+    pub fn reach(&self, offset: u64, patience: Duration) {
+        let behind = |state: &mut State| state.next < offset && !state.ended;
+        drop(self.fetched.wait_timeout_while(self.state(), patience, behind));
+    }
+
     /// Waits until everything up to the tail was fetched.
     pub fn settle(&self, patience: Duration) {
         let behind = |state: &mut State| state.next <= state.last && state.broken.is_none();
