@@ -12,7 +12,7 @@ mod tests;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -49,7 +49,9 @@ pub struct Ephemeral {
     channel: Arc<dyn Channel>,
     members: Arc<Members>,
     /// From here on this node has heard.
-    from: Position,
+    from: AtomicU64,
+    /// The last that it has heard.
+    last: AtomicU64,
     typing: Mutex<typing::Typing>,
     presence: Mutex<presence::Presences>,
     tellers: Mutex<tellers::Tellers>,
@@ -81,7 +83,8 @@ impl Ephemeral {
     pub fn new(clock: Arc<dyn Clock>, channel: Arc<dyn Channel>, members: Arc<Members>) -> Arc<Self> {
         let own = members.own();
         let this = Arc::new(Self {
-            from: channel.position(),
+            from: AtomicU64::new(channel.position()),
+            last: AtomicU64::new(0),
             typing: Mutex::new(typing::Typing::new(own.clone())),
             presence: Mutex::new(presence::Presences::new(own.clone())),
             tellers: Mutex::default(),
@@ -115,7 +118,7 @@ impl Ephemeral {
     /// After which position there is news for who has heard up to a position of some channel: zero, so that they get all
     /// that is current, if that says nothing here. Waits a moment for what this node has yet to hear.
     pub async fn news_after(&self, channel: &str, position: Position) -> Position {
-        if channel != self.channel.name() || position < self.from {
+        if channel != self.channel.name() || position < self.from.load(Ordering::SeqCst) {
             return 0;
         }
         if position > self.position() {
@@ -149,6 +152,12 @@ impl Ephemeral {
 
     /// Takes over what was told.
     fn hear(&self, position: Position, told: &Told) {
+        if position <= self.last.swap(position, Ordering::SeqCst) {
+            // The order has begun anew, and older positions mean nothing any more.
+            self.from.store(position, Ordering::SeqCst);
+            self.typing().rewind(position);
+            self.presence().rewind(position);
+        }
         let (from, is_own) = (&told.from, told.from == *self.members.own());
         match &told.message {
             Message::Typing { room, user, types } => {

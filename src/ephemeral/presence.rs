@@ -276,6 +276,13 @@ impl Presences {
         Some(Presence { state, message, last_active_ago_ms: now_ms.saturating_sub(active_ms) })
     }
 
+    /// What has changed has changed by a position at the latest.
+    pub(super) fn rewind(&mut self, position: Position) {
+        for heard in self.users.values_mut() {
+            heard.changed = heard.changed.min(position);
+        }
+    }
+
     pub(super) fn since(&self, since: Position, now_ms: u64) -> Vec<(OwnedUserId, Presence)> {
         let changed = self.users.iter().filter(|(_, heard)| heard.changed > since);
         let mut changed: Vec<_> =

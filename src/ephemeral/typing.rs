@@ -118,6 +118,13 @@ impl Typing {
         messages
     }
 
+    /// What has changed has changed by a position at the latest.
+    pub(super) fn rewind(&mut self, position: Position) {
+        for room in self.rooms.values_mut() {
+            room.changed = room.changed.min(position);
+        }
+    }
+
     pub(super) fn since(&self, room: &RoomId, since: Position) -> Option<Vec<OwnedUserId>> {
         let room = self.rooms.get(room).filter(|room| room.changed > since)?;
         Some(room.users.keys().cloned().collect())

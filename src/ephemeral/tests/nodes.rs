@@ -244,6 +244,29 @@ fn a_new_node_learns_who_is_there_and_who_types() {
     assert!(town.on(0).presence_since(at).is_empty() && town.on(0).rooms_since(at).is_empty(), "no news to the first");
 }
 
+#[tokio::test]
+async fn an_order_that_begins_anew_is_followed() {
+    let town = Town::of(1);
+    town.on(0).set_typing(room(), user(), 120_000);
+    town.pass(20);
+    let at = town.on(0).position();
+    // Its topic was deleted, and is made anew.
+    town.bus.told.lock().unwrap().clear();
+    town.on(0).set_presence(user(), PresenceState::Online, None);
+    let now = town.on(0).position();
+    assert!(now < at);
+    let after = async |position| town.on(0).news_after("bus", position).await;
+    assert_eq!(
+        (after(at).await, after(now).await),
+        (0, now),
+        "who has heard more than there is gets all that is current"
+    );
+    assert_eq!(town.on(0).rooms_since(0), [room()]);
+    assert!(town.on(0).rooms_since(now).is_empty() && town.on(0).presence_since(now).is_empty());
+    town.on(0).set_typing(room(), user(), 0);
+    assert_eq!(town.on(0).rooms_since(now), [room()]);
+}
+
 #[test]
 fn what_got_lost_is_made_good() {
     let town = Town::of(2);

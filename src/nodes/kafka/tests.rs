@@ -160,3 +160,31 @@ async fn a_node_tells_and_hears_again_when_the_broker_is_back() {
         assert!(Instant::now() < deadline, "it recovers by itself");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_made_anew_is_followed() {
+    let Some(place) = place() else { return };
+    let first = Ear::open(&place, 0);
+    for n in 0..50 {
+        first.channel.tell(alive(n.to_string()));
+    }
+    first.caught_up().await;
+    let client = settings::client(&place.0, &place.1.brokers).unwrap();
+    let admin: rdkafka::admin::AdminClient<Context> = client.create_with_context(Context::default()).unwrap();
+    let name = first.channel.shared.topic.as_str();
+    admin.delete_topics(&[name], &rdkafka::admin::AdminOptions::new()).await.unwrap();
+    let deadline = Instant::now() + LONG * 2;
+    let second = loop {
+        let node = Node { number: 1, boot: "boot1".into() };
+        match KafkaChannel::open(&place.0, &place.1, b"log", node) {
+            Ok(channel) if channel.position() == 0 => break channel,
+            // The brokers may take a moment to forget it.
+            _ => assert!(Instant::now() < deadline, "it can be made anew"),
+        }
+    };
+    while !first.heard().iter().any(|(_, told)| told.message == alive("anew")) {
+        second.tell(alive("anew"));
+        assert!(Instant::now() < deadline, "it is followed");
+        tokio::time::timeout(LONG, second.caught_up()).await.unwrap().unwrap();
+    }
+}
