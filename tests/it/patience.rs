@@ -136,3 +136,28 @@ async fn a_dropped_connection_leaves_nothing_half_done() {
     assert_eq!(bob.get(&data).await.ok(), json!({ "n": 1 }));
     server.finish().await;
 }
+
+#[tokio::test]
+async fn what_is_on_the_log_but_can_not_be_read_yet_is_not_waited_for_for_ever() {
+    let (server, log) = TestServer::with_log(HeldLog::over).await;
+    let alice = server.user("alice").await;
+    let room = alice.create(json!({})).await;
+    let data = format!("/user/{}/account_data/org.example", alice.user);
+    let message = format!("/rooms/{room}/send/m.room.message/1");
+    let hi = json!({ "body": "Hi", "msgtype": "m.text" });
+    log.hold_reads();
+    let began = Instant::now();
+    let (sent, set) = futures::join!(alice.put(&message, hi.clone()), alice.put(&data, json!({ "n": 1 })));
+    [&sent, &set].into_iter().for_each(come_back);
+    assert!((PATIENCE..2 * PATIENCE).contains(&began.elapsed()), "{:?}", began.elapsed());
+    log.release_reads();
+    // It takes effect all the same, once.
+    let id = alice.put(&message, hi).await.ok()["event_id"].clone();
+    let page = alice.get(&format!("/rooms/{room}/messages?dir=b")).await.ok();
+    let sent: Vec<_> =
+        page["chunk"].as_array().unwrap().iter().filter(|event| event["content"]["body"] == "Hi").collect();
+    assert_eq!(sent.len(), 1, "{page}");
+    assert_eq!(sent[0]["event_id"], id);
+    assert_eq!(alice.get(&data).await.ok(), json!({ "n": 1 }));
+    server.finish().await;
+}
