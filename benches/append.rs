@@ -15,7 +15,7 @@ use everfold::{
     config::{Config, Sources, Topic},
     log::{EmbeddedLog, EmbeddedOptions, KafkaLog, Log},
 };
-use schemas::{FORMAT, Header, Json, Origin, Record, RecordId, facts::ProfileFieldSet};
+use schemas::{CopyId, FORMAT, Header, Json, Origin, Record, RecordId, facts::ProfileFieldSet};
 use tempfile::TempDir;
 
 /// About what a message takes.
@@ -31,6 +31,7 @@ fn record() -> Bytes {
         format: FORMAT,
         id: RecordId([7; 16]),
         attempt: 0,
+        copy: CopyId::default(),
         at_ms: 1,
         node: 1,
         origin: Origin::Server,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use schemas::RecordId;
+use schemas::{CopyId, RecordId};
 
 /// What time it is.
 pub trait Clock: Send + Sync + 'static {
@@ -127,6 +127,12 @@ impl dyn Random {
     #[must_use]
     pub fn alphanumeric(&self, length: usize) -> String {
         self.text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", length)
+    }
+
+    /// What tells a record from others with its id.
+    #[must_use]
+    pub fn copy_id(&self) -> CopyId {
+        CopyId(self.bytes())
     }
 
     /// A new id for a record.

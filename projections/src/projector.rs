@@ -267,7 +267,7 @@ fn fold_fact(
 
 #[cfg(test)]
 mod tests {
-    use schemas::{Blob, Expect, Header, Key, Origin, Read, RecordId, Tag, facts::Genesis};
+    use schemas::{After, Blob, CopyId, Expect, Header, Key, Origin, Read, RecordId, Tag, facts::Genesis};
 
     use super::*;
     use crate::{Reader, Source, digest, testing::empty_store};
@@ -278,13 +278,14 @@ mod tests {
             format: FORMAT,
             id: RecordId([id; 16]),
             attempt: 0,
+            copy: CopyId::default(),
             at_ms: lsn,
             node: 0,
             origin: Origin::Server,
             cause: None,
             writes: reads.iter().map(|_| key).collect(),
             reads,
-            after: after.map(|id| RecordId([id; 16])),
+            after: after.map(|id| After { id: RecordId([id; 16]), copy: CopyId::default() }),
         };
         let genesis = Genesis { log_id: Blob(vec![7; 16]), server_name: "b".into(), format: FORMAT };
         let facts = if lsn == 1 { vec![Fact::from(genesis).encode()] } else { Vec::new() };

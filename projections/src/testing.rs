@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc};
 
 use ruma::{CanonicalJsonObject, EventId, RoomId, room_version_rules::RedactionRules};
 use schemas::{
-    Blob, FORMAT, Fact, Header, LogTime, Lsn, Origin, RecordId,
+    Blob, CopyId, FORMAT, Fact, Header, LogTime, Lsn, Origin, RecordId,
     facts::{EventPlaced, Genesis, Placement, StateChange, Verdict, Visibility},
 };
 use tempfile::TempDir;
@@ -95,6 +95,7 @@ impl World {
             format: FORMAT,
             id: RecordId(id),
             attempt: 0,
+            copy: CopyId::default(),
             at_ms: self.now_ms,
             node: 0,
             origin: Origin::Server,

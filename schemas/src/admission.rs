@@ -4,24 +4,18 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Expect, Header, Key, Lsn, RecordId};
+use crate::{CopyId, Expect, Header, Key, Lsn, RecordId};
 
 /// What admission knows of the log so far.
 pub trait Known {
     /// Why a look-up can fail.
     type Error;
 
-    /// Where the record with this id was applied, if it was.
+    /// Where the record with this id was applied, and which of that id it was, if one was.
     ///
     /// # Errors
     /// When the store can't be read.
-    fn applied(&self, id: &RecordId) -> Result<Option<Lsn>, Self::Error>;
-
-    /// Whether a record with this id was applied, and none with it has come again since: only then may another build on it.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    fn applied_once(&self, id: &RecordId) -> Result<bool, Self::Error>;
+    fn applied(&self, id: &RecordId) -> Result<Option<(Lsn, CopyId)>, Self::Error>;
 
     /// The last applied record that wrote the key.
     ///
@@ -36,7 +30,7 @@ pub trait Known {
 pub enum Void {
     /// A record with its id was applied before, at this Lsn.
     Repeated(Lsn),
-    /// The record that it builds on was not applied, or may be a void repetition of one that was.
+    /// The record that it builds on was not applied, be it that another with its id was.
     LostPredecessor,
     /// Something got in between: the read with this place in the header doesn't match.
     StaleRead(u16),
@@ -62,11 +56,11 @@ impl Void {
 /// # Errors
 /// When what is known can't be read.
 pub fn judge<K: Known>(header: &Header, known: &K) -> Result<Option<Void>, K::Error> {
-    if let Some(lsn) = known.applied(&header.id)? {
+    if let Some((lsn, _)) = known.applied(&header.id)? {
         return Ok(Some(Void::Repeated(lsn)));
     }
     if let Some(after) = &header.after
-        && !known.applied_once(after)?
+        && known.applied(&after.id)?.is_none_or(|(_, copy)| copy != after.copy)
     {
         return Ok(Some(Void::LostPredecessor));
     }

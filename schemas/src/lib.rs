@@ -29,7 +29,7 @@ pub use json::{Blob, Json};
 pub use log_time::LogTime;
 pub use lsn::{Lsn, Nid};
 pub use part::Part;
-pub use record::{Draft, Header, MAX_RECORD_BYTES, Origin, RawFact, Record, RecordId};
+pub use record::{After, CopyId, Draft, Header, MAX_RECORD_BYTES, Origin, RawFact, Record, RecordId};
 
 /// The record format that this build writes; `Genesis` and `FormatBarrier` name it.
 pub const FORMAT: u8 = 1;

@@ -45,6 +45,30 @@ impl fmt::Debug for RecordId {
     }
 }
 
+/// Tells one record from others with the same id, of which at most one is applied: random.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct CopyId(
+    #[serde(with = "crate::json::hex_array")]
+    #[schemars(with = "String")]
+    pub [u8; 8],
+);
+
+impl fmt::Debug for CopyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// The very record that another builds on while it is on its way. The id alone would not do: a request may come to two
+/// nodes, and the record that is applied then need not be the one that was built on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct After {
+    /// Its id.
+    pub id: RecordId,
+    /// Which of that id.
+    pub copy: CopyId,
+}
+
 /// Who caused a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -84,6 +108,8 @@ pub struct Header {
     pub id: RecordId,
     /// How often the decision was made before this time.
     pub attempt: u16,
+    /// Tells this record from others with its id.
+    pub copy: CopyId,
     /// The node's clock, milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// Which node decided.
@@ -97,7 +123,7 @@ pub struct Header {
     /// Keys that are at this record once it is applied.
     pub writes: Vec<Key>,
     /// The record that must have been applied before.
-    pub after: Option<RecordId>,
+    pub after: Option<After>,
 }
 
 /// A fact as it stands on the log: its number, its version, and bytes that stay opaque until somebody folds them.

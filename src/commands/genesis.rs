@@ -1,6 +1,7 @@
 use ruma::{OwnedServerName, ServerName};
 use schemas::{
-    Blob, Expect, FORMAT, Fact, Header, Key, Lsn, Origin, RawFact, Read, Record, Tag, facts::Genesis as GenesisFact,
+    Blob, CopyId, Expect, FORMAT, Fact, Header, Key, Lsn, Origin, RawFact, Read, Record, Tag,
+    facts::Genesis as GenesisFact,
 };
 
 use super::Error;
@@ -71,6 +72,7 @@ fn genesis(server_name: &ServerName, clock: &dyn Clock, random: &dyn Random) -> 
         format: FORMAT,
         id: random.record_id(),
         attempt: 0,
+        copy: CopyId::default(),
         at_ms: clock.now_ms(),
         node: 0,
         origin: Origin::Server,

@@ -15,7 +15,7 @@ use std::{
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
 use projections::{View, models::admission};
 use ruma::{OwnedEventId, OwnedRoomId, RoomId};
-use schemas::{Draft, Lsn, RecordId, admission::Void};
+use schemas::{After, Draft, Lsn, admission::Void};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -184,9 +184,9 @@ impl Lanes {
 trait Work: Send {
     fn pipelines(&self) -> bool;
     fn deadline(&self) -> Instant;
-    fn id(&self) -> RecordId;
+    fn mark(&self) -> After;
     /// Decides; none means that it has been answered.
-    fn decide(&mut self, tip: &Tip, after: Option<RecordId>) -> Option<Sealed>;
+    fn decide(&mut self, tip: &Tip, after: Option<After>) -> Option<Sealed>;
     fn again(&mut self);
     /// Whether it was overtaken so often that the room's home is to decide it, if that is another node.
     fn should_leave(&self) -> bool;
@@ -227,7 +227,7 @@ impl<J: Job> Pending<J> {
         }
     }
 
-    fn try_decide(&mut self, tip: &Tip, after: Option<RecordId>) -> Result<Option<Sealed>, Error> {
+    fn try_decide(&mut self, tip: &Tip, after: Option<After>) -> Result<Option<Sealed>, Error> {
         if let Some(lsn) = admission::applied(&tip.view, &self.stamp.id())? {
             let answer = self.job.repeated(&tip.view, lsn);
             self.answer(answer);
@@ -258,11 +258,11 @@ impl<J: Job> Work for Pending<J> {
         self.deadline
     }
 
-    fn id(&self) -> RecordId {
-        self.stamp.id()
+    fn mark(&self) -> After {
+        self.stamp.mark()
     }
 
-    fn decide(&mut self, tip: &Tip, after: Option<RecordId>) -> Option<Sealed> {
+    fn decide(&mut self, tip: &Tip, after: Option<After>) -> Option<Sealed> {
         match self.try_decide(tip, after) {
             Ok(sealed) => sealed,
             Err(error) => {
@@ -328,7 +328,7 @@ struct Lane {
 
 struct Base {
     tip: Tip,
-    after: Option<RecordId>,
+    after: Option<After>,
     since: Instant,
 }
 
@@ -385,7 +385,9 @@ impl Lane {
 
     /// Makes one decision and appends it.
     async fn take(&mut self, mut work: Box<dyn Work>, base: &mut Option<Base>) {
-        if !work.pipelines() && !self.flying.works.is_empty() {
+        // The reply to a request that comes again is known once the first is folded.
+        let comes_again = self.flying.works.iter().any(|flying| flying.mark().id == work.mark().id);
+        if !self.flying.works.is_empty() && (!work.pipelines() || comes_again) {
             // What has to be decided again goes before it.
             self.again.push_front(work);
             return self.drain(base).await;
@@ -397,7 +399,7 @@ impl Lane {
         match work.decide(&now.tip, now.after) {
             None => *base = Some(now),
             Some(Sealed::Message(records, event, depth)) => {
-                let after = Some(work.id());
+                let after = Some(work.mark());
                 if !self.fly(work, records) {
                     *base = Some(now);
                     return;

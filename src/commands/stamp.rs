@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use projections::{View, dry_fold, models::staging};
 use schemas::{
-    Blob, DecodeError, Draft, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId,
+    After, Blob, CopyId, DecodeError, Draft, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId,
     facts::{EventBodies, EventLearned, IdleGap, StagedEvents},
 };
 
@@ -26,6 +26,7 @@ pub struct Stamp {
     lease: Option<Lease>,
     id: RecordId,
     attempt: u16,
+    copy: CopyId,
     /// The request's, so that its log lines show what it wrote.
     span: tracing::Span,
 }
@@ -37,13 +38,20 @@ impl Stamp {
         let id = request.id.unwrap_or_else(|| parts.random.record_id());
         let span = tracing::Span::current();
         let Request { origin, cause, lease, .. } = request;
-        Self { parts: Arc::clone(parts), origin, cause, lease, id, attempt: 0, span }
+        let copy = parts.random.copy_id();
+        Self { parts: Arc::clone(parts), origin, cause, lease, id, attempt: 0, copy, span }
     }
 
     /// The record's id: the same in all attempts.
     #[must_use]
     pub const fn id(&self) -> RecordId {
         self.id
+    }
+
+    /// What names this attempt's record to those that build on it.
+    #[must_use]
+    pub const fn mark(&self) -> After {
+        After { id: self.id, copy: self.copy }
     }
 
     /// Notes where the record was applied.
@@ -54,6 +62,7 @@ impl Stamp {
     /// Counts an attempt that came to nothing.
     pub fn again(&mut self) {
         self.attempt = self.attempt.saturating_add(1);
+        self.copy = self.parts.random.copy_id();
         self.parts.metrics.decisions_again_total.inc();
     }
 
@@ -89,7 +98,7 @@ impl Stamp {
     ///
     /// # Errors
     /// When the record is too large, or could not be decoded; when the lease is another node's.
-    pub fn seal_message(&self, draft: Draft, view: &View, after: Option<RecordId>) -> Result<Vec<Bytes>, Error> {
+    pub fn seal_message(&self, draft: Draft, view: &View, after: Option<After>) -> Result<Vec<Bytes>, Error> {
         let (header, facts) = self.stamp(draft, view, after)?;
         let mut records = if after.is_none() { self.idle_gap(view, &header)? } else { Vec::with_capacity(1) };
         let bytes = encode(header, &facts)?;
@@ -99,27 +108,33 @@ impl Stamp {
         Ok(records)
     }
 
-    fn stamp(&self, draft: Draft, view: &View, after: Option<RecordId>) -> Result<(Header, Vec<Fact>), Error> {
+    fn stamp(&self, draft: Draft, view: &View, after: Option<After>) -> Result<(Header, Vec<Fact>), Error> {
         let Draft { mut reads, writes, facts } = draft;
         reads.extend(self.lease.map(|lease| lease.guard(view)).transpose()?);
-        let header = self.header(self.id, self.parts.now_ms());
+        let header = self.header(self.mark(), self.parts.now_ms());
         Ok((Header { attempt: self.attempt, reads, writes, after, ..header }, facts))
     }
 
     fn idle_gap(&self, view: &View, header: &Header) -> Result<Vec<Bytes>, Error> {
         let mut records = Vec::with_capacity(2);
         if view.log_time().needs_idle_gap(header.at_ms) {
-            let gap = self.header(self.parts.random.record_id(), header.at_ms);
+            let gap = self.header(self.another(), header.at_ms);
             records.push(encode(Header { origin: Origin::Server, ..gap }, &[IdleGap {}.into()])?);
         }
         Ok(records)
     }
 
-    fn header(&self, id: RecordId, at_ms: u64) -> Header {
+    /// Names a record beside the request's own.
+    fn another(&self) -> After {
+        After { id: self.parts.random.record_id(), copy: self.parts.random.copy_id() }
+    }
+
+    fn header(&self, After { id, copy }: After, at_ms: u64) -> Header {
         Header {
             format: FORMAT,
             id,
             attempt: 0,
+            copy,
             at_ms,
             node: self.parts.node,
             origin: self.origin.clone(),
@@ -157,8 +172,9 @@ impl Stamp {
         // Where a log loses one of them and takes the rest, as brokers may, whatever names the set is void.
         let mut after = None;
         for part in parts {
-            let own = Header { after, ..self.header(self.parts.random.record_id(), header.at_ms) };
-            after = Some(own.id);
+            let mark = self.another();
+            let own = Header { after, ..self.header(mark, header.at_ms) };
+            after = Some(mark);
             records.push(encode(own, &[part.into()])?);
         }
         others.insert(0, staged.into());

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use proptest::prelude::*;
 use schemas::{
-    Fact, Header, Json, Lsn, MAX_RECORD_BYTES, Origin, Record, RecordId,
+    CopyId, Fact, Header, Json, Lsn, MAX_RECORD_BYTES, Origin, Record, RecordId,
     facts::{IdleGap, ProfileFieldSet},
 };
 
@@ -74,6 +74,7 @@ pub(super) fn encode(n: u64, at_ms: u64, fact: &Fact) -> Bytes {
         format: schemas::FORMAT,
         id: RecordId(id),
         attempt: 0,
+        copy: CopyId::default(),
         at_ms,
         node: 1,
         origin: Origin::Server,

@@ -10,7 +10,7 @@
 //! Should one copy be restored twice, that still holds: within an epoch, positions begin at the seconds since 1970, 256 to
 //! each.
 
-use schemas::{Chain, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, facts::Epoch};
+use schemas::{Chain, CopyId, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, facts::Epoch};
 
 use super::copy::{CopyError, Importer, note_at};
 use crate::clock::{Clock, Random};
@@ -42,6 +42,7 @@ pub fn begin(log: &dyn Importer, clock: &dyn Clock, random: &dyn Random) -> Resu
         format: FORMAT,
         id: random.record_id(),
         attempt: 0,
+        copy: CopyId::default(),
         at_ms,
         node: 0,
         origin: Origin::Server,

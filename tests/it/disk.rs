@@ -15,7 +15,7 @@ use projections::{
     Position, View,
     models::{events, timeline},
 };
-use schemas::{FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId, facts::FormatBarrier};
+use schemas::{CopyId, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId, facts::FormatBarrier};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -150,6 +150,7 @@ fn foreign(id: u8, facts: Vec<RawFact>) -> bytes::Bytes {
         format: FORMAT,
         id: RecordId([id; 16]),
         attempt: 0,
+        copy: CopyId::default(),
         at_ms: 1,
         node: 1,
         origin: Origin::Server,

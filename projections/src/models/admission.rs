@@ -3,7 +3,7 @@
 //! Tables: 1 `record id -> Admitted`; 2 `key -> Written`; 3 `ordinal -> record id`, for expiry; 4 `lsn -> Void`.
 
 use schemas::{
-    Fact, Key, Lsn, RecordId,
+    CopyId, Fact, Key, Lsn, RecordId,
     admission::{Known, Void, judge},
 };
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ const KEEP_RECORDS: u64 = 1_000_000;
 const FORGET: usize = 2;
 
 /// The fold itself is [`fold`], called by the projector before all others: this entry only gives it its place.
-pub const PROJECTION: Projection = Projection { model: Model::Admission, version: 2, reads: &[], fold: nothing };
+pub const PROJECTION: Projection = Projection { model: Model::Admission, version: 3, reads: &[], fold: nothing };
 
 fn nothing(_: &At<'_>, _: &Fact, _: &mut Batch<'_>) -> Result<(), FoldError> {
     Ok(())
@@ -37,7 +37,7 @@ fn nothing(_: &At<'_>, _: &Fact, _: &mut Batch<'_>) -> Result<(), FoldError> {
 struct Admitted {
     lsn: Lsn,
     log_time_ms: u64,
-    repeated: bool,
+    copy: CopyId,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,14 +51,10 @@ pub(crate) fn fold(at: &At<'_>, ordinal: u64, batch: &mut Batch<'_>) -> Result<O
     let void = judge(at.header, &Tables(&*batch))?;
     if let Some(void) = void {
         batch.put(VOIDS, at.lsn.to_bytes(), &void);
-        if let Void::Repeated(_) = void
-            && let Some(first) = row::<Admitted>(batch, IDS, at.header.id.0)?
-        {
-            batch.put(IDS, at.header.id.0, &Admitted { repeated: true, ..first });
-        }
         return Ok(Some(void));
     }
-    batch.put(IDS, at.header.id.0, &Admitted { lsn: at.lsn, log_time_ms: at.log_time.ms, repeated: false });
+    let admitted = Admitted { lsn: at.lsn, log_time_ms: at.log_time.ms, copy: at.header.copy };
+    batch.put(IDS, at.header.id.0, &admitted);
     batch.put_raw(QUEUE, KeyBuf::new().u64(ordinal), at.header.id.0.to_vec());
     for key in &at.header.writes {
         batch.put(KEYS, key.0, &Written { lsn: at.lsn, id: at.header.id });
@@ -93,12 +89,8 @@ struct Tables<'a>(&'a dyn Read);
 impl Known for Tables<'_> {
     type Error = StoreError;
 
-    fn applied(&self, id: &RecordId) -> Result<Option<Lsn>, StoreError> {
-        applied(self.0, id)
-    }
-
-    fn applied_once(&self, id: &RecordId) -> Result<bool, StoreError> {
-        Ok(row::<Admitted>(self.0, IDS, id.0)?.is_some_and(|admitted| !admitted.repeated))
+    fn applied(&self, id: &RecordId) -> Result<Option<(Lsn, CopyId)>, StoreError> {
+        Ok(row::<Admitted>(self.0, IDS, id.0)?.map(|admitted| (admitted.lsn, admitted.copy)))
     }
 
     fn written(&self, key: &Key) -> Result<Option<(Lsn, RecordId)>, StoreError> {
@@ -159,6 +151,7 @@ mod tests {
             format: FORMAT,
             id: id(ordinal),
             attempt: 0,
+            copy: CopyId::default(),
             at_ms: ms,
             node: 0,
             origin: Origin::Server,

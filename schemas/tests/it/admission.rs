@@ -1,14 +1,10 @@
 //! The rule of admission against its vectors, by this crate and by thirty lines of Python.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
-    process::Command,
-};
+use std::{collections::BTreeMap, convert::Infallible, process::Command};
 
 use schemas::{
-    Header, Key, Lsn, RecordId,
-    admission::{Known, Void, judge},
+    CopyId, Header, Key, Lsn, RecordId,
+    admission::{Known, judge},
 };
 use serde::Deserialize;
 
@@ -42,20 +38,15 @@ struct Judged {
 
 #[derive(Default)]
 struct Log {
-    applied: BTreeMap<RecordId, Lsn>,
-    repeated: BTreeSet<RecordId>,
+    applied: BTreeMap<RecordId, (Lsn, CopyId)>,
     written: BTreeMap<Key, (Lsn, RecordId)>,
 }
 
 impl Known for Log {
     type Error = Infallible;
 
-    fn applied(&self, id: &RecordId) -> Result<Option<Lsn>, Infallible> {
+    fn applied(&self, id: &RecordId) -> Result<Option<(Lsn, CopyId)>, Infallible> {
         Ok(self.applied.get(id).copied())
-    }
-
-    fn applied_once(&self, id: &RecordId) -> Result<bool, Infallible> {
-        Ok(self.applied.contains_key(id) && !self.repeated.contains(id))
     }
 
     fn written(&self, key: &Key) -> Result<Option<(Lsn, RecordId)>, Infallible> {
@@ -74,11 +65,8 @@ fn records_are_judged_as_the_vectors_say() {
         for Judged { lsn, header, void } in case.records {
             let found = judge(&header, &log).unwrap();
             assert_eq!(found.map(|void| void.reason().to_owned()), void, "{}, record {lsn}", case.name);
-            if let Some(Void::Repeated(_)) = found {
-                log.repeated.insert(header.id);
-            }
             if found.is_none() {
-                log.applied.insert(header.id, lsn);
+                log.applied.insert(header.id, (lsn, header.copy));
                 log.written.extend(header.writes.iter().map(|key| (*key, (lsn, header.id))));
             }
         }

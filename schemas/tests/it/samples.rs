@@ -1,7 +1,8 @@
 //! One fact of every number, and more where there are variants: what golden bytes are made from.
 
 use schemas::{
-    Blob, Chain, Expect, Fact, Header, Json, Key, Lsn, Origin, Part, RawFact, Read, Record, RecordId, Tag, facts::*,
+    After, Blob, Chain, CopyId, Expect, Fact, Header, Json, Key, Lsn, Origin, Part, RawFact, Read, Record, RecordId,
+    Tag, facts::*,
 };
 
 const ALICE: &str = "@alice:example.org";
@@ -295,13 +296,14 @@ pub(crate) fn records() -> Vec<(&'static str, Record)> {
         format: 1,
         id: RecordId::of_request(ALICE, PHONE, "PUT", "/_matrix/client/v3/rooms/!room:example.org/send/m.x/t", "t"),
         attempt: 2,
+        copy: CopyId([6; 8]),
         at_ms: 1_700_000_000_000,
         node: 3,
         origin,
         cause: Some(Lsn(811)),
         reads: vec![read(Expect::Absent), read(Expect::At(Lsn(810))), read(Expect::By(RecordId([9; 16])))],
         writes: vec![key, Key::pair(Tag::Device, ALICE, PHONE)],
-        after: Some(RecordId([8; 16])),
+        after: Some(After { id: RecordId([8; 16]), copy: CopyId([7; 8]) }),
     };
     let facts = || vec![RawFact::from(&Fact::from(IdleGap {})), learned(Some(Part::clear("{}"))).into_raw()];
     let user = Origin::User { user: ALICE.into(), device: Some(PHONE.into()) };

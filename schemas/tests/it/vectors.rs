@@ -1,7 +1,7 @@
 //! Log time and the hash chain against their vectors.
 
 use schemas::{
-    Blob, Chain, Fact, Header, LogTime, Lsn, Origin, RawFact, Record, RecordId,
+    Blob, Chain, CopyId, Fact, Header, LogTime, Lsn, Origin, RawFact, Record, RecordId,
     facts::{FormatBarrier, Genesis, IdleGap},
 };
 use serde::Deserialize;
@@ -20,6 +20,7 @@ fn record(at_ms: u64, fact: Option<&str>) -> Record {
         format: 1,
         id: RecordId([0; 16]),
         attempt: 0,
+        copy: CopyId::default(),
         at_ms,
         node: 0,
         origin: Origin::Server,
