@@ -57,6 +57,8 @@ use crate::{
     nodes::Members,
 };
 
+/// So long it is waited for what is on the log already.
+const CATCH_UP: Duration = Duration::from_secs(5);
 /// How long a decision is made again before the request is told to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -174,6 +176,26 @@ impl Commands {
     #[must_use]
     pub fn parts(&self) -> &Arc<Parts> {
         &self.parts
+    }
+
+    /// Waits until all is folded that is on the log now, whichever node appended it; says up to where that is. Alone, a node
+    /// has folded whatever it has answered for.
+    ///
+    /// # Errors
+    /// When the log can't be asked, or the fold takes too long.
+    pub async fn catch_up(&self) -> Result<Lsn, Error> {
+        let parts = &self.parts;
+        if parts.members.is_alone() {
+            return Ok(parts.progress.cursor().lsn);
+        }
+        let log = Arc::clone(&parts.log);
+        let latest = tokio::task::spawn_blocking(move || log.refresh()).await;
+        let end = latest.map_err(|error| Error::Internal(error.to_string()))?;
+        let end = end.map_err(|error| Error::Unavailable(error.to_string()))?;
+        if !parts.progress.reached(end, CATCH_UP).await {
+            return Err(Error::Unavailable("this node is behind with what is on the log; try again".into()));
+        }
+        Ok(end)
     }
 
     /// The rooms' lanes.

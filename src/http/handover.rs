@@ -6,7 +6,7 @@
 //! - **Only who has caught up refuses.** A refusal that rests on what is there is given once all that is on the log now
 //!   is folded; what was not folded when the request came may make another answer.
 //!
-//! Both only while other nodes live. A node knows what another hands it by a seal that only those can make who have the
+//! Both only where there may be other nodes. A node knows what another hands it by a seal that only those can make who have the
 //! server's signing key; what only looks like it is refused.
 
 use std::{
@@ -134,7 +134,7 @@ pub(super) async fn among_nodes(State(app): State<App>, mut request: Request, ne
         Ok(Some(mark)) => return at_home(&app, mark, request, next).await,
         Err(error) => return error.into_response(),
     }
-    if app.members.others_alive().is_empty() {
+    if app.members.is_alone() {
         return next.run(request).await;
     }
     let (began, nonce) = (app.progress.cursor().lsn, app.random.alphanumeric(22));
@@ -159,10 +159,13 @@ pub(super) async fn among_nodes(State(app): State<App>, mut request: Request, ne
 
 /// Whether there is more on the log than was folded then, and it is folded now.
 async fn catches_up(app: &App, began: Lsn) -> bool {
-    let reader = Arc::clone(&app.reader);
-    let end = tokio::task::spawn_blocking(move || reader.refresh()).await;
-    let Ok(Ok(end)) = end else { return false };
-    end > began && app.progress.reached(end, CATCH_UP).await
+    match app.commands.catch_up().await {
+        Ok(end) => end > began,
+        Err(error) => {
+            tracing::debug!(%error, "a refusal may rest on what is not folded yet");
+            false
+        }
+    }
 }
 
 /// Carries out what another node has handed here. It stays here.

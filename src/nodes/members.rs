@@ -75,6 +75,12 @@ impl Members {
         Self { alone: true, ..self }
     }
 
+    /// Whether there can be no others.
+    #[must_use]
+    pub const fn is_alone(&self) -> bool {
+        self.alone
+    }
+
     /// This node.
     #[must_use]
     pub const fn own(&self) -> &Node {

@@ -228,7 +228,8 @@ async fn clients_can_not_hand_anything_over() {
 
 #[tokio::test]
 async fn a_handed_request_counts_where_it_came_to() {
-    let limits = [("rate_limits.enabled", "on"), ("rate_limits.message.burst", "3")];
+    let slow = ("rate_limits.message.per_second", "0.01");
+    let limits = [("rate_limits.enabled", "on"), ("rate_limits.message.burst", "3"), slow];
     let (first, log) =
         TestServer::with_log_of(everfold::log::EmbeddedOptions::default(), &limits, crate::common::HeldLog::over).await;
     let second = first.node_with(log.beside(), &limits).await;

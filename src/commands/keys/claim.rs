@@ -17,6 +17,12 @@ const CLAIMED_AT_ONCE: usize = 500;
 /// # Errors
 /// Those of [`guards::standing`].
 pub async fn claim(commands: &Commands, sender: &Sender, claims: Vec<Claim>) -> Result<Vec<Claimed>, Error> {
+    let view = commands.parts().source.view()?;
+    let there = claims.iter().map(|claim| has_key(&view, claim)).collect::<Result<Vec<_>, _>>()?;
+    if there.contains(&false) {
+        // They may have been uploaded to another node, and a message to whoever has no key can't be read.
+        commands.catch_up().await?;
+    }
     let mut claimed = Vec::with_capacity(claims.len());
     for some in claims.chunks(CLAIMED_AT_ONCE) {
         let (by, some) = (sender.clone(), some.to_vec());

@@ -65,6 +65,8 @@ pub struct KafkaReader {
     /// Fetches what is not kept in memory.
     archive: Mutex<Fetcher>,
     times: Mutex<Times>,
+    /// Asks how far the topic goes, also while something is fetched from long ago.
+    scout: Fetcher,
 }
 
 /// See the module. Dropping it closes it.
@@ -140,11 +142,12 @@ impl KafkaReader {
             Ok::<_, String>(found)
         };
         let (segments, last) = Segments::find(end, &mut look).map_err(ReadError::Backend)?;
+        scout.rest();
         let shared = Arc::new(Shared::new(name.clone(), amendments, segments, end, last));
         let follower = Follower::start(client, Arc::clone(&shared))?;
         let archive = Fetcher::new(client, name, PATIENCE)?;
         let (follower, archive, times) = (Mutex::new(Some(follower)), Mutex::new(archive), Mutex::default());
-        Ok(Self { shared, follower, archive, times })
+        Ok(Self { shared, follower, archive, times, scout })
     }
 
     /// Records from one offset up to another, of which at least one is at or after a position.
@@ -206,8 +209,7 @@ impl LogReader for KafkaReader {
     }
 
     fn refresh(&self) -> Result<Lsn, ReadError> {
-        let range = self.archive.lock().unwrap_or_else(PoisonError::into_inner).range();
-        let (_, end) = range.map_err(ReadError::Backend)?;
+        let (_, end) = self.scout.range().map_err(ReadError::Backend)?;
         self.shared.reach(end, PATIENCE);
         Ok(self.tail())
     }
