@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     clock::{SystemClock, SystemRandom},
-    config::Config,
-    snapshot::{Place, Restored, restore},
+    config::{Backend, Config},
+    snapshot::{Manifest, Place, Restored, restore},
 };
 
 /// What the server has about snapshots.
@@ -169,6 +169,14 @@ fn put_back(config: &Config, from: &std::path::Path, same_epoch: bool, out: &mut
         read_models: config.read_models_folder(),
         signing_key: config.signing_key_file(),
     };
+    let has_log = Manifest::read(from)?.log.is_some();
+    if let (true, Backend::Kafka(topic)) = (has_log, &config.log.backend) {
+        let name = &topic.name;
+        bail!(
+            "the snapshot has a log of its own, and log.backend names the topic {name}: restore it with log.backend = \
+             \"embedded\", and copy its log to the topic with `everfold log copy`"
+        );
+    }
     let bar = bar("copying");
     let report = |done, of| {
         bar.set_length(of);

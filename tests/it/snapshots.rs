@@ -101,6 +101,14 @@ async fn a_snapshot_of_a_busy_server_is_as_of_one_record() {
     assert_eq!(files(&into), before, "a snapshot can be restored more than once");
     refused(&restored, &restore, "is there already");
 
+    let mut elsewhere = everfold(&folder.path().join("elsewhere"), &restore);
+    let elsewhere = run(elsewhere.env("EVERFOLD_LOG_BACKEND", "kafka://localhost:9092/everfold"), "");
+    assert!(
+        elsewhere.status.code() == Some(1) && text(&elsewhere).contains("a log of its own"),
+        "{}",
+        text(&elsewhere)
+    );
+
     // It goes on from there, and with the key, under its own name.
     std::fs::copy(data.path().join("signing.key"), restored.join("signing.key")).unwrap();
     assert_eq!(served.signal("TERM"), Some(0));

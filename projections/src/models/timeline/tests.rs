@@ -1,4 +1,4 @@
-use schemas::facts::{EventRestated, Placement, Verdict, Visibility};
+use schemas::facts::{Epoch, EventRestated, Placement, Verdict, Visibility};
 use serde_json::{Value, json};
 
 use super::*;
@@ -194,4 +194,27 @@ fn activity_is_by_record_over_all_rooms() {
     assert_eq!(world.fold(invite).touched.rooms, [two].into());
     let after = last(&world.view(), two).unwrap();
     assert_eq!(after, Last { activity: Lsn(5), live: world.head("$2").shown_at() });
+}
+
+#[test]
+fn positions_of_lost_futures_lead_to_their_forks() {
+    let mut world = World::new();
+    let forks = |world: &World| {
+        (0..9).map(|lsn| fork_before(&world.view(), Lsn(lsn)).unwrap().map(|fork| fork.0)).collect::<Vec<_>>()
+    };
+    let begin = |world: &mut World, fork: u64| {
+        world.apply([Epoch { fork: Lsn(fork), chain: schemas::Chain::default() }.into()]);
+        world.view().lsn().0
+    };
+    assert_eq!(forks(&world), [None; 9]);
+    while world.view().lsn() < Lsn(4) {
+        world.apply([]);
+    }
+    // In truth, forks are right before the gap that the epoch leaves.
+    assert_eq!(begin(&mut world, 2), 5);
+    assert_eq!(forks(&world), [None, None, None, Some(2), Some(2), None, None, None, None]);
+    world.apply([]);
+    world.apply([]);
+    assert_eq!(begin(&mut world, 6), 8);
+    assert_eq!(forks(&world), [None, None, None, Some(2), Some(2), None, None, Some(6), None]);
 }
