@@ -320,7 +320,10 @@ impl Work {
                     let report = |at, _| _ = self.rebuilding.send_replace(Some(at));
                     catch_up(&mut scratch, &*self.log, self.projector.cursor().lsn, false, &report)?;
                     self.projector.adopt(&scratch)?;
-                    Ok(self.projector.cursor().clone())
+                    let cursor = self.projector.cursor().clone();
+                    // Whoever looks at the tables from another process is to look at the new ones.
+                    self.progress.publish(&Applied { cursor: cursor.clone(), ..Applied::default() });
+                    Ok(cursor)
                 });
                 self.rebuilding.send_replace(None);
                 let _ = answer.send(adopted.map_err(RebuildError::from));

@@ -14,7 +14,7 @@ use schemas::{
 use super::{AppendError, Log, LogReader, Note};
 
 /// A place for one log.
-pub(super) trait Backend: Sized + 'static {
+pub(crate) trait Backend: Sized + 'static {
     /// What was acknowledged is there when the place is opened again, after a drop without a close too.
     const REOPENS: bool;
     /// Several handles may be open at once and see each other's records.
@@ -53,10 +53,10 @@ macro_rules! conformance {
         }
     };
 }
-pub(super) use conformance;
+pub(crate) use conformance;
 
 /// A record that tells itself from others by `n`, with `size` letters of payload that don't compress well.
-pub(super) fn record(n: u64, at_ms: u64, size: usize) -> Bytes {
+pub(crate) fn record(n: u64, at_ms: u64, size: usize) -> Bytes {
     let letter = |seed: &mut u64| {
         *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         Some(char::from(b'a' + (*seed >> 33) as u8 % 26))
@@ -67,7 +67,7 @@ pub(super) fn record(n: u64, at_ms: u64, size: usize) -> Bytes {
     encode(n, at_ms, &fact.into())
 }
 
-pub(super) fn encode(n: u64, at_ms: u64, fact: &Fact) -> Bytes {
+pub(crate) fn encode(n: u64, at_ms: u64, fact: &Fact) -> Bytes {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&n.to_be_bytes());
     let header = Header {
@@ -87,18 +87,18 @@ pub(super) fn encode(n: u64, at_ms: u64, fact: &Fact) -> Bytes {
 }
 
 /// The number that [`record`] was given.
-pub(super) fn number(bytes: &[u8]) -> u64 {
+pub(crate) fn number(bytes: &[u8]) -> u64 {
     let (header, _) = Record::decode_header(bytes).unwrap();
     u64::from_be_bytes(header.id.0[..8].try_into().unwrap())
 }
 
 /// Appends and waits.
-pub(super) fn append(log: &dyn Log, records: Vec<Bytes>) -> Vec<Lsn> {
+pub(crate) fn append(log: &dyn Log, records: Vec<Bytes>) -> Vec<Lsn> {
     log.append(records).into_iter().map(|receipt| receipt.blocking_recv().unwrap().unwrap()).collect()
 }
 
 /// Everything that a log gives.
-pub(super) fn all(log: &dyn LogReader) -> Vec<(Lsn, Bytes)> {
+pub(crate) fn all(log: &dyn LogReader) -> Vec<(Lsn, Bytes)> {
     let (mut found, mut next) = (Vec::new(), Lsn::ZERO);
     while next <= log.tail() && log.tail() > Lsn::ZERO {
         let entries = log.read(next, 7, 1 << 16).unwrap();
@@ -117,7 +117,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-pub(super) fn order_and_reading<B: Backend>() {
+pub(crate) fn order_and_reading<B: Backend>() {
     let place = B::fresh();
     let log = place.open();
     assert_eq!(log.tail(), Lsn::ZERO);
@@ -151,7 +151,7 @@ pub(super) fn order_and_reading<B: Backend>() {
     }
 }
 
-pub(super) fn batches_stand_together<B: Backend>() {
+pub(crate) fn batches_stand_together<B: Backend>() {
     let place = B::fresh();
     let log = place.open();
     let calls = 24;
@@ -180,7 +180,7 @@ pub(super) fn batches_stand_together<B: Backend>() {
     assert_eq!(numbers(&*log), found);
 }
 
-pub(super) fn concurrent_appenders<B: Backend>() {
+pub(crate) fn concurrent_appenders<B: Backend>() {
     let place = B::fresh();
     let log = place.open();
     let (writers, each) = (8, 60);
@@ -208,7 +208,7 @@ pub(super) fn concurrent_appenders<B: Backend>() {
     }
 }
 
-pub(super) fn tailing<B: Backend>() {
+pub(crate) fn tailing<B: Backend>() {
     let place = B::fresh();
     let log = place.open();
     let total = 300;
@@ -246,7 +246,7 @@ fn model(records: &[(Lsn, Bytes)]) -> Vec<(Lsn, Note)> {
     records.iter().scan(Note::default(), step).collect()
 }
 
-pub(super) fn check_model(log: &dyn LogReader, ms: u64) {
+pub(crate) fn check_model(log: &dyn LogReader, ms: u64) {
     let model = model(&all(log));
     let expected = model.iter().rev().find(|(_, note)| note.time.ms <= ms).map_or(Lsn::ZERO, |(lsn, _)| *lsn);
     assert_eq!(log.at_time(ms).unwrap(), expected, "at {ms}");
@@ -259,7 +259,7 @@ pub(super) fn check_model(log: &dyn LogReader, ms: u64) {
     assert_eq!(log.note(log.tail().next()).unwrap(), None);
 }
 
-pub(super) fn time<B: Backend>() {
+pub(crate) fn time<B: Backend>() {
     const MINUTE: u64 = 60_000;
     let place = B::fresh();
     let log = place.open();
@@ -287,7 +287,7 @@ pub(super) fn time<B: Backend>() {
     }
 }
 
-pub(super) fn cap<B: Backend>() {
+pub(crate) fn cap<B: Backend>() {
     let place = B::fresh();
     let log = place.open();
     let spare = MAX_RECORD_BYTES - record(1, 1, MAX_RECORD_BYTES - 1_000).len();
@@ -301,7 +301,7 @@ pub(super) fn cap<B: Backend>() {
     assert_eq!(all(&*log), [(Lsn::FIRST, largest)]);
 }
 
-pub(super) fn shutdown<B: Backend>() {
+pub(crate) fn shutdown<B: Backend>() {
     let place = B::fresh();
     let log = place.open();
     let receipts: Vec<_> = (0..500).flat_map(|n| log.append(vec![record(n, 1, 100)])).collect();
@@ -319,7 +319,7 @@ pub(super) fn shutdown<B: Backend>() {
     });
 }
 
-pub(super) fn reopening<B: Backend>() {
+pub(crate) fn reopening<B: Backend>() {
     if !B::REOPENS {
         return;
     }
@@ -341,7 +341,7 @@ pub(super) fn reopening<B: Backend>() {
     assert_eq!(all(&*place.open()), expected);
 }
 
-pub(super) fn handles<B: Backend>() {
+pub(crate) fn handles<B: Backend>() {
     if !B::SEVERAL_HANDLES {
         return;
     }
@@ -368,7 +368,7 @@ pub(super) fn handles<B: Backend>() {
 
 /// Handles that append by turns: each reads its own record at once, and the others' as soon as its tail is there, and all
 /// that lies further back, in the one order.
-pub(super) fn handles_read_each_other<B: Backend>() {
+pub(crate) fn handles_read_each_other<B: Backend>() {
     if !B::SEVERAL_HANDLES {
         return;
     }
@@ -424,7 +424,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-pub(super) fn random_batches<B: Backend>() {
+pub(crate) fn random_batches<B: Backend>() {
     let config = ProptestConfig { cases: B::CASES, ..ProptestConfig::default() };
     proptest!(config, |(steps in prop::collection::vec(step(), 1..16))| {
         let place = B::fresh();

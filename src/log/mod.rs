@@ -32,7 +32,7 @@ pub mod memory;
 pub mod verify;
 
 #[cfg(test)]
-mod conformance;
+pub(crate) mod conformance;
 
 use std::{path::Path, pin::Pin, sync::Arc};
 

@@ -41,6 +41,8 @@ struct Wish {
     /// A view was dropped.
     freed: bool,
     stop: bool,
+    /// To be done once views have moved on.
+    then: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Wish {
@@ -67,6 +69,15 @@ impl Wishes {
         self.change(|wish| {
             wish.until = until;
             wish.touched.get_or_insert_default().add(touched, NAMES);
+        });
+    }
+
+    /// Does something once views are at least at a position, and show what was committed before this call.
+    pub fn then(&self, until: Lsn, then: impl FnOnce() + Send + 'static) {
+        self.change(|wish| {
+            wish.until = wish.until.max(until);
+            wish.touched.get_or_insert_default();
+            wish.then.push(Box::new(then));
         });
     }
 
@@ -142,6 +153,7 @@ pub(super) fn run(wishes: &Wishes, mut beside: Beside, progress: &Progress, metr
                 Ok(view) => progress.publish_seen(&view, touched),
                 Err(error) => tracing::error!(%error, "views are not moved on"),
             }
+            wish.then.into_iter().for_each(|then| then());
         }
         match wish.standing {
             Some(Some(why)) => _ = progress.hold(&why),

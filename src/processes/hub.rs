@@ -381,11 +381,15 @@ impl Shared {
     /// Tells a process how the projector stands whenever that changes. While it is slow to listen, news gather as one.
     async fn tell_news(&self, news: &News, says: mpsc::Sender<Say>) {
         let (mut standing, mut rebuilding) = (self.of.progress.watch_stopped(), self.of.rebuilds.watch());
+        let mut tail = self.of.log.watch_tail();
+        // What came after the welcome.
+        news.changed.notify_one();
         loop {
             let goes_on = tokio::select! {
                 () = news.changed.notified() => true,
                 changed = standing.changed() => changed.is_ok(),
                 changed = rebuilding.changed() => changed.is_ok(),
+                changed = tail.changed() => changed.is_ok(),
             };
             let Ok(place) = says.reserve().await else { return };
             let (cursor, touched) = std::mem::take(&mut *news.told_next.lock().unwrap_or_else(PoisonError::into_inner));

@@ -175,7 +175,7 @@ impl Link {
                 connected => break connected?,
             }
         };
-        let first = connected.2.clone();
+        let (reader, writer, first) = connected;
         let (tail, tail_seen) = watch::channel(first.now.tail);
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
@@ -188,8 +188,8 @@ impl Link {
             wishes: Arc::default(),
             ears: RwLock::default(),
         });
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(run(Arc::clone(&shared), connected, stop.clone()));
+        let (stop, asks) = (CancellationToken::new(), shared.begin(&shared.first.now));
+        let task = tokio::spawn(run(Arc::clone(&shared), (reader, writer, asks), stop.clone()));
         Ok(Self { shared, stop, task, follower: None })
     }
 
@@ -278,18 +278,12 @@ impl Drop for Link {
     }
 }
 
-async fn run(shared: Arc<Shared>, first: (Reader, OwnedWriteHalf, Welcome), stop: CancellationToken) {
-    let mut connected = Some(first);
+/// Both ends of a connection, and what is to be asked there.
+type Connected = (Reader, OwnedWriteHalf, mpsc::Receiver<Ask>);
+
+async fn run(shared: Arc<Shared>, mut connected: Connected, stop: CancellationToken) {
     loop {
-        let (mut reader, writer, welcome) = match connected.take() {
-            Some(first) => first,
-            None => match stop.run_until_cancelled(shared.connect_again()).await {
-                Some(again) => again,
-                None => return,
-            },
-        };
-        let (out, asks) = mpsc::channel(WAITING);
-        shared.begin(out, welcome.now);
+        let (mut reader, writer, asks) = connected;
         let ended = tokio::select! {
             heard = shared.hear(&mut reader) => heard.err(),
             () = frame::write_all(asks, writer) => None,
@@ -303,6 +297,8 @@ async fn run(shared: Arc<Shared>, first: (Reader, OwnedWriteHalf, Welcome), stop
         let why = format!("the projector is gone{why}: start `everfold project --data {folder}` again");
         tracing::error!("{why}");
         shared.end(&why);
+        let Some((reader, writer, welcome)) = stop.run_until_cancelled(shared.connect_again()).await else { return };
+        connected = (reader, writer, shared.begin(&welcome.now));
     }
 }
 
@@ -333,7 +329,8 @@ impl Shared {
         }
     }
 
-    fn begin(&self, out: mpsc::Sender<Ask>, now: Now) {
+    fn begin(&self, now: &Now) -> mpsc::Receiver<Ask> {
+        let (out, asks) = mpsc::channel(WAITING);
         let mut state = self.state();
         state.out = Some(out);
         state.era += 1;
@@ -345,6 +342,7 @@ impl Shared {
         }
         self.wishes.renew();
         self.stand(now);
+        asks
     }
 
     /// Whatever was on its way may have got there or not.
@@ -371,7 +369,7 @@ impl Shared {
     async fn hear(&self, reader: &mut Reader) -> io::Result<()> {
         while let Some(say) = frame::read(reader).await? {
             match say {
-                Say::Now(now) => self.stand(now),
+                Say::Now(now) => self.stand(&now),
                 Say::Appended(outcomes) => self.appended(outcomes.into_iter().map(|o| o.map_err(AppendError::from))),
                 Say::Heard { position, told } => self.heard(position, &told),
                 Say::Echoed(id) => {
@@ -381,7 +379,11 @@ impl Shared {
                 }
                 Say::Rebuilt { id, outcome } => {
                     let asked = self.state().rebuilds.remove(&id);
-                    let _ = asked.map(|asked| asked.send(outcome.map_err(RebuildError::from)));
+                    if let Some(asked) = asked {
+                        let until = outcome.as_ref().map_or(Lsn::ZERO, |cursor| cursor.lsn);
+                        // Whoever waited may be gone.
+                        self.wishes.then(until, move || _ = asked.send(outcome.map_err(RebuildError::from)));
+                    }
                 }
                 Say::Snapshot { id, outcome } => {
                     let asked = self.state().snapshots.remove(&id);
@@ -401,11 +403,11 @@ impl Shared {
         Ok(())
     }
 
-    fn stand(&self, now: Now) {
+    fn stand(&self, now: &Now) {
         self.advance_tail(now.tail);
         self.rebuilding.send_if_modified(|at| std::mem::replace(at, now.rebuilding) != now.rebuilding);
         self.wishes.follow(now.cursor.lsn, &now.touched);
-        self.wishes.stand(now.stopped);
+        self.wishes.stand(now.stopped.clone());
     }
 
     fn advance_tail(&self, to: Lsn) {

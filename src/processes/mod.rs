@@ -26,6 +26,9 @@ mod relayed;
 mod remote_log;
 mod socket;
 
+#[cfg(test)]
+mod tests;
+
 pub use hub::{Hub, Projecting};
 pub use link::{Link, LinkError, Standing, look};
 pub use relayed::Relayed;
