@@ -69,6 +69,8 @@ pub(super) fn options(memory: StoreOptions) -> Options {
     // It never writes: what it holds in memory is what the writer has not put into tables yet, spread over all models.
     options.set_write_buffer_size(2 << 20);
     options.set_arena_block_size(64 << 10);
+    // Else it starts that many threads for each model whenever it catches up, which takes far longer than the rest.
+    options.set_max_file_opening_threads(1);
     options
 }
 

@@ -15,7 +15,7 @@ use super::*;
 use crate::{
     Model, Projector, Reader, Source,
     digest::{self, Digest},
-    models::{self, profiles},
+    models::profiles,
     testing::{World, empty_store},
 };
 
@@ -280,7 +280,7 @@ fn no_view_of_a_busy_writer_has_a_hole() {
 fn tables_of_another_version_are_refused() {
     let mut world = World::new();
     let mut pool = pool(&world);
-    world.pretend_version(models::ALL[6].model, 0);
+    world.pretend_version(Model::Profiles, 0);
     assert!(matches!(pool.advance(), Err(StoreError::OtherVersion("profiles"))));
     assert_eq!(pool.source().view().unwrap().lsn(), Lsn::FIRST, "what was seen before");
 }
