@@ -210,7 +210,10 @@ impl LogReader for KafkaReader {
 
     fn refresh(&self) -> Result<Lsn, ReadError> {
         let (_, end) = self.scout.range().map_err(ReadError::Backend)?;
-        self.shared.reach(end, PATIENCE);
+        if !self.shared.reach(end, PATIENCE) {
+            let why = format!("the topic goes up to offset {end}, but the brokers don't give all of it");
+            return Err(ReadError::Backend(why));
+        }
         Ok(self.tail())
     }
 

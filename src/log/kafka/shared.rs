@@ -134,10 +134,11 @@ impl Shared {
         Ok(Known::Fetch(state.segments.offset(from), state.last + 1))
     }
 
-    /// Waits until everything before an offset was fetched.
-    pub fn reach(&self, offset: u64, patience: Duration) {
+    /// Waits until everything before an offset was fetched; says whether it was.
+    pub fn reach(&self, offset: u64, patience: Duration) -> bool {
         let behind = |state: &mut State| state.next < offset && !state.ended;
-        drop(self.fetched.wait_timeout_while(self.state(), patience, behind));
+        let waited = self.fetched.wait_timeout_while(self.state(), patience, behind);
+        waited.unwrap_or_else(PoisonError::into_inner).0.next >= offset
     }
 
     /// Waits until everything up to the tail was fetched.
