@@ -233,7 +233,7 @@ impl Link {
     #[must_use]
     pub fn join(&self) -> Join {
         let shared = Arc::clone(&self.shared);
-        Arc::new(move |node| Relayed::join(Arc::clone(&shared), node))
+        Arc::new(move |node| Relayed::join(&shared, node))
     }
 
     /// The projector's rebuilds.
@@ -432,15 +432,15 @@ impl Shared {
     }
 
     /// Sends records on their way that are to stand together.
-    pub fn append(&self, records: Vec<Bytes>) -> Vec<Receipt> {
-        if let Err(error) = log::check(&records) {
+    pub fn append(&self, records: &[Bytes]) -> Vec<Receipt> {
+        if let Err(error) = log::check(records) {
             return log::refused(records.len(), &error);
         }
         if records.is_empty() {
             return Vec::new();
         }
         let bytes: usize = records.iter().map(Bytes::len).sum();
-        let messages = messages(&records);
+        let messages = messages(records);
         let mut state = self.state();
         let refuse = |error: AppendError| log::refused(records.len(), &error);
         if state.closed {

@@ -20,9 +20,9 @@ pub struct Relayed {
 }
 
 impl Relayed {
-    pub(super) fn join(shared: Arc<Shared>, node: Node) -> Arc<dyn Channel> {
+    pub(super) fn join(shared: &Arc<Shared>, node: Node) -> Arc<dyn Channel> {
         let position = AtomicU64::new(shared.first.position);
-        let relayed = Arc::new(Self { shared: Arc::clone(&shared), node, position, listeners: RwLock::default() });
+        let relayed = Arc::new(Self { shared: Arc::clone(shared), node, position, listeners: RwLock::default() });
         shared.ears.write().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&relayed));
         relayed
     }

@@ -85,7 +85,7 @@ impl LogReader for RemoteLog {
 
 impl Log for RemoteLog {
     fn append(&self, records: Vec<Bytes>) -> Vec<Receipt> {
-        self.shared.append(records)
+        self.shared.append(&records)
     }
 
     fn close(&self) {
