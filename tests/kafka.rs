@@ -10,8 +10,12 @@ mod broker;
 mod client;
 #[path = "kafka/cluster.rs"]
 mod cluster;
+#[path = "it/common/contention.rs"]
+mod contention;
 #[path = "kafka/crowd.rs"]
 mod crowd;
+#[path = "kafka/nodes.rs"]
+mod nodes;
 #[path = "kafka/outages.rs"]
 mod outages;
 #[expect(dead_code, reason = "the tests of the embedded log use the rest of it")]
@@ -22,6 +26,7 @@ mod served;
 
 use serde_json::json;
 
+use client::{Client, Reply};
 use crowd::Crowd;
 use served::Place;
 

@@ -25,13 +25,21 @@ pub const TIMEOUT: u64 = 3;
 pub struct Place {
     data: TempDir,
     topic: Topic,
+    node: u32,
 }
 
 impl Place {
     pub fn on(brokers: &str) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("served-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        Self { data: TempDir::new().unwrap(), topic: Topic { brokers: brokers.to_owned(), name } }
+        Self { data: TempDir::new().unwrap(), topic: Topic { brokers: brokers.to_owned(), name }, node: 0 }
+    }
+
+    /// A data folder for another node on the same topic; the first has run already.
+    pub fn beside(&self, node: u32) -> Self {
+        let data = TempDir::new().unwrap();
+        std::fs::copy(self.data().join("signing.key"), data.path().join("signing.key")).unwrap();
+        Self { data, topic: self.topic.clone(), node }
     }
 
     pub fn data(&self) -> &Path {
@@ -52,6 +60,7 @@ impl Place {
         command.args(arguments).arg("--data").arg(self.data()).env_remove("EVERFOLD_CONFIG").stdin(Stdio::null());
         command.env("EVERFOLD_LOG", self.log()).env("EVERFOLD_RATE_LIMITS", "off");
         command.env("EVERFOLD_LOG_KAFKA_TIMEOUT_SECONDS", TIMEOUT.to_string());
+        command.env("EVERFOLD_NODE_NUMBER", self.node.to_string());
         command
     }
 

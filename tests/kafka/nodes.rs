@@ -1,0 +1,122 @@
+//! Several nodes on one log, each a process with read models of its own.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::{
+    broker,
+    client::Client,
+    contention::Contention,
+    served::{Place, Served},
+};
+
+/// Places and servers, the first of which began the log.
+fn start(brokers: &str, count: u32) -> Vec<(Place, Served)> {
+    let place = Place::on(brokers);
+    let served = place.start();
+    let mut nodes = vec![(place, served)];
+    for number in 1..count {
+        let place = nodes[0].0.beside(number);
+        let served = place.start();
+        nodes.push((place, served));
+    }
+    nodes
+}
+
+fn client(served: &Served) -> Client {
+    Client::new(served.url.clone())
+}
+
+/// Stops all, and checks that they have folded the same.
+fn finish(nodes: Vec<(Place, Served)>) {
+    let places: Vec<Place> = nodes
+        .into_iter()
+        .map(|(place, served)| {
+            served.stop();
+            place
+        })
+        .collect();
+    let digests: Vec<Value> = places
+        .iter()
+        .map(|place| {
+            // What was appended after the first had stopped is folded by a last start.
+            place.start().stop();
+            place.check();
+            place.tool(&["digest"])
+        })
+        .collect();
+    assert!(digests.iter().all(|digest| digest["digest"] == digests[0]["digest"]), "{digests:?}");
+}
+
+/// The id of the next message in a room, by long polls.
+async fn next_message(client: &Client, room: &str, mut since: String) -> Value {
+    loop {
+        let news = client.get(&format!("/sync?timeout=30000&since={since}")).await.ok();
+        // Before it, the same poll may tell who is there.
+        if let Some(event) = news["rooms"]["join"][room]["timeline"]["events"].get(0) {
+            return event["event_id"].clone();
+        }
+        news["next_batch"].as_str().unwrap().clone_into(&mut since);
+    }
+}
+
+#[tokio::test]
+async fn what_begins_on_one_node_goes_on_on_another() {
+    let Some(brokers) = broker::address() else { return };
+    let nodes = start(&brokers, 2);
+    let [first, second] = [client(&nodes[0].1), client(&nodes[1].1)];
+    // Nobody waits in between: the other node has to notice that it is behind.
+    for n in 0..5 {
+        let name = format!("alice{n}");
+        let account = json!({ "username": name, "password": "a password", "auth": { "type": "m.login.dummy" } });
+        let alice = first.logged_in(&first.post("/register", account).await.ok());
+        let there = second.logged_in(&second.log_in(&name, "a password", json!({})).await.ok());
+        let room = alice.post("/createRoom", json!({ "preset": "public_chat" })).await.ok();
+        let room = room["room_id"].as_str().unwrap();
+        let members = there.get(&format!("/rooms/{room}/joined_members")).await.ok();
+        assert!(members["joined"][&alice.user].is_object(), "{members}");
+        let since = alice.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+        let path = format!("/rooms/{room}/send/m.room.message/{n}");
+        let say = alice.put(&path, json!({ "msgtype": "m.text", "body": "Hi" }));
+        let (said, heard) = tokio::join!(say, next_message(&there, room, since));
+        assert_eq!(said.ok()["event_id"], heard);
+    }
+    finish(nodes);
+}
+
+#[tokio::test]
+async fn of_what_many_want_on_three_nodes_there_is_one_winner_each() {
+    let Some(brokers) = broker::address() else { return };
+    let rounds = std::env::var("EVERFOLD_TEST_STEPS").map_or(15, |text| text.parse().unwrap());
+    let seed = std::env::var("EVERFOLD_TEST_SEED").map_or(1, |text| text.parse().unwrap());
+    println!("EVERFOLD_TEST_SEED={seed}");
+    let nodes = start(&brokers, 3);
+    let mut crowd = Contention::gather(nodes.iter().map(|(_, served)| client(served)).collect(), seed).await;
+    crowd.contend(rounds).await;
+    crowd.check().await;
+    finish(nodes);
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_catches_up() {
+    let Some(brokers) = broker::address() else { return };
+    let mut nodes = start(&brokers, 2);
+    let alice = nodes[0].1.register("alice").await;
+    let room = alice.post("/createRoom", json!({ "preset": "public_chat" })).await.ok();
+    let room = room["room_id"].as_str().unwrap().to_owned();
+    let (place, killed) = nodes.remove(1);
+    drop(killed);
+    for n in 0..20 {
+        let path = format!("/rooms/{room}/send/m.room.message/{n}");
+        alice.put(&path, json!({ "msgtype": "m.text", "body": "meanwhile" })).await.ok();
+    }
+    let served = place.start();
+    // It answers once it has folded what was on the log, and says so.
+    assert_eq!(client(&served).get("/health/ready").await.status, StatusCode::OK);
+    let there = served.client_of(&alice);
+    let page = there.get(&format!("/rooms/{room}/messages?dir=b&limit=20")).await.ok();
+    assert_eq!(page["chunk"].as_array().unwrap().len(), 20);
+    assert_eq!(page["chunk"][19]["content"]["body"], "meanwhile");
+    nodes.push((place, served));
+    finish(nodes);
+}
