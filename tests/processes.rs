@@ -21,7 +21,7 @@ use client::Client;
 use futures::future::join_all;
 use http::StatusCode;
 use projections::{
-    Position,
+    Position, View,
     models::{events, timeline},
 };
 use serde_json::{Value, json};
@@ -138,7 +138,7 @@ impl Worker<'_> {
                         let read = client.request(http::Method::GET, &format!("/rooms/{}/event/{id}", self.room));
                         match read.send().await {
                             Ok(read) => {
-                                assert_eq!(read.status(), StatusCode::OK, "what was acknowledged is read at once")
+                                assert_eq!(read.status(), StatusCode::OK, "what was acknowledged is read at once");
                             }
                             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                         }
@@ -165,7 +165,7 @@ async fn until_acknowledged(acknowledged: &AtomicU64, more: u64) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reached).await.expect("it goes on");
+    tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap();
 }
 
 struct Servers {
@@ -223,7 +223,7 @@ async fn processes_may_be_killed_and_lose_nothing() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), shown).await.expect("each shows what the other did");
+    tokio::time::timeout(Duration::from_secs(20), shown).await.unwrap();
     let work = join_all(workers.into_iter().map(Worker::work));
     let accidents = async {
         until_acknowledged(&acknowledged, 50).await;
@@ -256,19 +256,24 @@ async fn processes_may_be_killed_and_lose_nothing() {
     servers.running.into_iter().flatten().for_each(Process::stop);
     projector.unwrap().stop();
     let view = replay::check(&data.join("log"), &data.join("read-models"));
-    let nid = events::room_nid(&view, &room).unwrap().unwrap();
+    assert_eq!(messages(&view, &room), sent, "each message once, in order, and nothing else");
+    let told = std::fs::read_to_string(data.join("told")).unwrap();
+    assert!(!told.contains("panicked"), "{told}");
+}
+
+/// The ids of what each worker has said, in the room's order.
+fn messages(view: &View, room: &str) -> Vec<Vec<String>> {
+    let room = events::room_nid(view, room).unwrap().unwrap();
     let mut found: Vec<Vec<String>> = vec![Vec::new(); WORKERS];
-    for row in timeline::forward(&view, nid, Position::START) {
+    for row in timeline::forward(view, room, Position::START) {
         let event = row.unwrap().1.event;
-        let head = events::head(&view, event).unwrap().unwrap();
+        let head = events::head(view, event).unwrap().unwrap();
         if head.event_type == "m.room.message" {
-            let event: Value = serde_json::from_str(&events::client(&view, event).unwrap().unwrap()).unwrap();
+            let event: Value = serde_json::from_str(&events::client(view, event).unwrap().unwrap()).unwrap();
             let worker =
                 event["content"]["body"].as_str().unwrap().split(' ').next().unwrap().parse::<usize>().unwrap();
             found[worker].push(head.id);
         }
     }
-    assert_eq!(found, sent, "each message once, in order, and nothing else");
-    let told = std::fs::read_to_string(data.join("told")).unwrap();
-    assert!(!told.contains("panicked"), "{told}");
+    found
 }

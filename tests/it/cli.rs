@@ -157,7 +157,7 @@ fn a_server_says_whether_it_is_healthy() {
     assert!(text(&absent).contains("does it run?"), "{}", text(&absent));
     let served = Served::start(data.path());
     let healthy = serde_json::json!({ "ready": true, "tail": 1, "folded": 1 });
-    assert_eq!(printed(&run(&mut everfold(data.path(), &["health"]), "")), [healthy.clone()]);
+    assert_eq!(printed(&run(&mut everfold(data.path(), &["health"]), "")), std::slice::from_ref(&healthy));
     let elsewhere = TempDir::new().unwrap();
     let at = run(&mut everfold(elsewhere.path(), &["health", "--url", &served.url]), "");
     assert_eq!(printed(&at), [healthy]);

@@ -116,7 +116,7 @@ impl Contention {
         let set = people.iter().map(|(person, topic)| patient(person, Method::PUT, &path, json!({ "topic": topic })));
         let replies = join_all(set).await;
         for ((_, topic), reply) in people.into_iter().zip(replies) {
-            self.acknowledge(&reply.ok(), topic);
+            self.acknowledge(&reply.ok(), &topic);
         }
     }
 
@@ -174,13 +174,13 @@ impl Contention {
         let say = said.iter().map(|(person, path, body)| patient(person, Method::PUT, path, message(body)));
         let replies = join_all(say).await;
         for ((.., body), reply) in said.into_iter().zip(replies) {
-            self.acknowledge(&reply.ok(), body);
+            self.acknowledge(&reply.ok(), &body);
         }
     }
 
-    fn acknowledge(&mut self, reply: &Value, text: String) {
+    fn acknowledge(&mut self, reply: &Value, text: &str) {
         let id = reply["event_id"].as_str().unwrap().to_owned();
-        let before = self.acknowledged.events.insert(id, text.clone());
+        let before = self.acknowledged.events.insert(id, text.to_owned());
         assert_eq!(before, None, "{text} became an event that was there already");
     }
 
