@@ -185,8 +185,8 @@ trait Work: Send {
     fn pipelines(&self) -> bool;
     fn deadline(&self) -> Instant;
     fn mark(&self) -> After;
-    /// Decides; none means that it has been answered.
-    fn decide(&mut self, tip: &Tip, after: Option<After>) -> Option<Sealed>;
+    /// Decides; none means that it has been answered. It may be decided several times.
+    fn decide(&mut self, tip: &Tip, after: Option<After>) -> Result<Option<Sealed>, Error>;
     fn again(&mut self);
     /// Whether it was overtaken so often that the room's home is to decide it, if that is another node.
     fn should_leave(&self) -> bool;
@@ -226,8 +226,22 @@ impl<J: Job> Pending<J> {
             let _ = sender.send(Outcome::Answer(answer));
         }
     }
+}
 
-    fn try_decide(&mut self, tip: &Tip, after: Option<After>) -> Result<Option<Sealed>, Error> {
+impl<J: Job> Work for Pending<J> {
+    fn pipelines(&self) -> bool {
+        self.job.pipelines()
+    }
+
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    fn mark(&self) -> After {
+        self.stamp.mark()
+    }
+
+    fn decide(&mut self, tip: &Tip, after: Option<After>) -> Result<Option<Sealed>, Error> {
         if let Some(lsn) = admission::applied(&tip.view, &self.stamp.id())? {
             let answer = self.job.repeated(&tip.view, lsn);
             self.answer(answer);
@@ -246,30 +260,6 @@ impl<J: Job> Pending<J> {
         };
         self.reply = Some(reply);
         Ok(Some(sealed))
-    }
-}
-
-impl<J: Job> Work for Pending<J> {
-    fn pipelines(&self) -> bool {
-        self.job.pipelines()
-    }
-
-    fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
-    fn mark(&self) -> After {
-        self.stamp.mark()
-    }
-
-    fn decide(&mut self, tip: &Tip, after: Option<After>) -> Option<Sealed> {
-        match self.try_decide(tip, after) {
-            Ok(sealed) => sealed,
-            Err(error) => {
-                self.answer(Err(error));
-                None
-            }
-        }
     }
 
     fn again(&mut self) {
@@ -392,11 +382,27 @@ impl Lane {
             self.again.push_front(work);
             return self.drain(base).await;
         }
-        let now = match self.base(base.take()) {
+        let mut now = match self.base(base.take()) {
             Ok(now) => now,
             Err(error) => return work.fail(error),
         };
-        match work.decide(&now.tip, now.after) {
+        let mut decided = work.decide(&now.tip, now.after);
+        if matches!(decided, Err(Error::Refused(_)))
+            && let Ok(view) = self.parts.source.view()
+            && view.lsn() > now.tip.view.lsn()
+        {
+            // What it was refused for may have changed since, by another node.
+            now = Base { tip: Tip { view, ..now.tip }, since: Instant::now(), ..now };
+            decided = work.decide(&now.tip, now.after);
+        }
+        let sealed = match decided {
+            Ok(sealed) => sealed,
+            Err(error) => {
+                *base = Some(now);
+                return work.fail(error);
+            }
+        };
+        match sealed {
             None => *base = Some(now),
             Some(Sealed::Message(records, event, depth)) => {
                 let after = Some(work.mark());

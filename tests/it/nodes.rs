@@ -1,16 +1,19 @@
 //! Two nodes on one log: what one decides while the other's records come in between.
 
+use std::time::Duration;
+
 use everfold::commands::{Error, inbound::Received};
 use futures::future::join_all;
 use projections::models::events;
 use ruma::api::error::ErrorKind;
-use schemas::facts::Verdict;
+use schemas::{Lsn, facts::Verdict};
 use serde_json::json;
 
 use crate::common::{
     Nodes, Reply, Sent,
     remote::{Remote, ends, message},
     rooms::ids,
+    until,
 };
 
 #[tokio::test]
@@ -216,5 +219,26 @@ async fn a_token_is_good_on_a_node_that_has_yet_to_come_so_far() {
     assert_eq!(ids(&relations.ok()["chunk"]), [news]);
     assert_eq!(ids(&threads.ok()["chunk"]), [parent]);
     assert_eq!(members.ok()["chunk"][0]["content"]["displayname"], "new");
+    nodes.finish().await;
+}
+
+#[tokio::test]
+async fn who_joined_by_another_node_is_not_refused_for_the_messages_in_flight() {
+    let nodes = Nodes::start().await;
+    let bob = nodes.first.user("bob").await;
+    let there = nodes.on_second(&bob).await;
+    nodes.log.hold_next(1);
+    let sending = nodes.send(&nodes.alice, 1);
+    nodes.until_held(1).await;
+    there.join(&nodes.room).await;
+    assert!(nodes.first.app().progress.reached(nodes.tail(), Duration::from_secs(10)).await);
+    let calls = nodes.log.calls().len();
+    let (said, ()) = tokio::join!(bob.say(&nodes.room, "I am here"), async {
+        until(async || nodes.log.calls().len() > calls).await;
+        nodes.log.release();
+    });
+    let sent = sending.await.unwrap().remove(0).unwrap();
+    let ids: Vec<String> = nodes.shown(Lsn::ZERO).into_iter().map(|head| head.id).collect();
+    assert!(ids.contains(&said) && ids.contains(&sent.to_string()), "{ids:?}");
     nodes.finish().await;
 }

@@ -120,3 +120,26 @@ async fn a_node_that_was_killed_catches_up() {
     nodes.push((place, served));
     finish(nodes);
 }
+
+#[tokio::test]
+async fn processes_beside_a_projector_are_nodes_too() {
+    let Some(brokers) = broker::address() else { return };
+    let place = Place::on(&brokers);
+    let projector = place.project();
+    let beside = [place.serve_beside(), place.serve_beside()];
+    let other = place.beside(1);
+    let node = other.start();
+    let all = [&beside[0], &beside[1], &node].map(client).to_vec();
+    let mut crowd = Contention::gather(all, 1).await;
+    crowd.contend(8).await;
+    // Another projector takes over in between.
+    drop(projector);
+    let projector = place.project();
+    crowd.contend(4).await;
+    crowd.check().await;
+    beside.into_iter().for_each(Served::stop);
+    projector.stop();
+    finish(vec![(other, node)]);
+    place.project().stop();
+    place.check();
+}

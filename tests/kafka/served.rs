@@ -65,9 +65,23 @@ impl Place {
     }
 
     pub fn start(&self) -> Served {
+        self.start_with(&["serve", "--registration", "open", "--listen", "127.0.0.1:0"])
+    }
+
+    /// A projector without a server.
+    pub fn project(&self) -> Served {
+        self.start_with(&["project"])
+    }
+
+    /// A server beside the projector.
+    pub fn serve_beside(&self) -> Served {
+        self.start_with(&["serve", "--no-projector", "--registration", "open", "--listen", "127.0.0.1:0"])
+    }
+
+    fn start_with(&self, arguments: &[&str]) -> Served {
         let file = self.data().join("told");
         let told = File::options().create(true).append(true).open(&file).unwrap();
-        let arguments = ["serve", "--server-name", "test.example", "--registration", "open", "--listen", "127.0.0.1:0"];
+        let arguments = [arguments, &["--server-name", "test.example"]].concat();
         let mut child = self.command(&arguments).stdout(Stdio::piped()).stderr(told).spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
