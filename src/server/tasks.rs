@@ -34,7 +34,7 @@ pub(super) async fn expire(ephemeral: Arc<Ephemeral>, notifier: Arc<Notifier>, s
 /// the last seconds are still in the hands of who made them.
 async fn follow(commands: Commands, stop: CancellationToken) {
     let parts = Arc::clone(commands.parts());
-    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    let mut ticks = tokio::time::interval(Duration::from_secs(3));
     let mut before = parts.progress.cursor().lsn;
     let due = async |ticks: &mut tokio::time::Interval| {
         tokio::select! {

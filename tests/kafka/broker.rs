@@ -33,12 +33,18 @@ pub struct Broker {
 
 impl Broker {
     pub fn start() -> Option<Self> {
+        Self::start_with(|_, _| ())
+    }
+
+    /// Starts one after `prepare` has had its folder and its port; the second port after that is free.
+    pub fn start_with(prepare: impl FnOnce(&Path, u16)) -> Option<Self> {
         if !is_to_be_had() {
             return None;
         }
         let folder = tempfile::Builder::new().prefix("everfold-kafka-").tempdir().unwrap().keep();
         let guard = guard(&format!("scripts/kafka stop {0}; rm -rf {0}", folder.display()));
-        let broker = Self { folder, port: free_ports(2), guard };
+        let broker = Self { folder, port: free_ports(3), guard };
+        prepare(&broker.folder, broker.port);
         broker.begin();
         Some(broker)
     }
@@ -58,6 +64,11 @@ impl Broker {
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where it listens besides, if it was told to.
+    pub fn second_address(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 2)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Several nodes on one log, each a process with read models of its own.
 
-use http::StatusCode;
+use std::time::{Duration, Instant};
+
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,6 +11,9 @@ use crate::{
     contention::Contention,
     served::{Place, Served},
 };
+
+/// What a node did alone, another does when it has been dead for so long.
+const HAND_OVER: Duration = Duration::from_secs(15);
 
 /// Places and servers, the first of which began the log.
 fn start(brokers: &str, count: u32) -> Vec<(Place, Served)> {
@@ -117,6 +122,53 @@ async fn a_node_that_was_killed_catches_up() {
     let page = there.get(&format!("/rooms/{room}/messages?dir=b&limit=20")).await.ok();
     assert_eq!(page["chunk"].as_array().unwrap().len(), 20);
     assert_eq!(page["chunk"][19]["content"]["body"], "meanwhile");
+    nodes.push((place, served));
+    finish(nodes);
+}
+
+#[tokio::test]
+async fn what_a_killed_node_had_begun_another_ends_and_does_nothing_twice() {
+    const ROOMS: usize = 100;
+    let Some(brokers) = broker::address() else { return };
+    let mut nodes = start(&brokers, 2);
+    let alice = nodes[0].1.register("alice").await;
+    let mut rooms = Vec::new();
+    for _ in 0..ROOMS {
+        let room = alice.post("/createRoom", json!({})).await.ok();
+        rooms.push(room["room_id"].as_str().unwrap().to_owned());
+    }
+    let there = nodes[1].1.client_of(&alice);
+    let name = format!("/profile/{}/displayname", alice.user);
+    let is_renamed = async |room: &str| {
+        let member = there.get(&format!("/rooms/{room}/state/m.room.member/{}", alice.user)).await.ok();
+        member["displayname"] == "Alice"
+    };
+    let renamed = async || {
+        let mut renamed = 0;
+        for room in &rooms {
+            renamed += usize::from(is_renamed(room).await);
+        }
+        renamed
+    };
+    let (place, killed) = nodes.remove(0);
+    let rename = tokio::spawn(alice.request(Method::PUT, &name).json(&json!({ "displayname": "Alice" })).send());
+    while !is_renamed(&rooms[0]).await {}
+    drop(killed);
+    let (since, left) = (Instant::now(), ROOMS - renamed().await);
+    assert!(left > 0, "it was killed too late to leave anything");
+    // The request was answered, or its connection broke off.
+    drop(rename.await.unwrap());
+    while renamed().await < ROOMS {
+        assert!(since.elapsed() < HAND_OVER, "{left} rooms were left to another node, which has yet to end it");
+    }
+    println!("{left} rooms were left, and renamed within {:?}", since.elapsed());
+    for room in &rooms {
+        let page = there.get(&format!("/rooms/{room}/messages?dir=b&limit=100")).await.ok();
+        let chunk = page["chunk"].as_array().unwrap();
+        let members = chunk.iter().filter(|event| event["type"] == "m.room.member").count();
+        assert_eq!(members, 2, "alice came, and was renamed, once: {page}");
+    }
+    let served = place.start();
     nodes.push((place, served));
     finish(nodes);
 }

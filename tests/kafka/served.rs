@@ -26,24 +26,33 @@ pub struct Place {
     data: TempDir,
     topic: Topic,
     node: u32,
+    /// More of the environment.
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Place {
     pub fn on(brokers: &str) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("served-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        Self { data: TempDir::new().unwrap(), topic: Topic { brokers: brokers.to_owned(), name }, node: 0 }
+        let topic = Topic { brokers: brokers.to_owned(), name };
+        Self { data: TempDir::new().unwrap(), topic, node: 0, settings: Vec::new() }
     }
 
     /// A data folder for another node on the same topic; the first has run already.
     pub fn beside(&self, node: u32) -> Self {
         let data = TempDir::new().unwrap();
         std::fs::copy(self.data().join("signing.key"), data.path().join("signing.key")).unwrap();
-        Self { data, topic: self.topic.clone(), node }
+        Self { data, topic: self.topic.clone(), node, settings: self.settings.clone() }
     }
 
     pub fn data(&self) -> &Path {
         self.data.path()
+    }
+
+    /// The same with more settings, by their names in the environment.
+    pub fn with(mut self, settings: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.settings.extend(settings);
+        self
     }
 
     /// As settings name it.
@@ -61,6 +70,7 @@ impl Place {
         command.env("EVERFOLD_LOG", self.log()).env("EVERFOLD_RATE_LIMITS", "off");
         command.env("EVERFOLD_LOG_KAFKA_TIMEOUT_SECONDS", TIMEOUT.to_string());
         command.env("EVERFOLD_NODE_NUMBER", self.node.to_string());
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -98,12 +108,25 @@ impl Place {
         serde_json::Deserializer::from_slice(&output.stdout).into_iter().next().unwrap().unwrap()
     }
 
+    /// What a command says that fails.
+    pub fn refusal(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Folds the log of a stopped server from zero: that gives its read models. Nothing in it panicked.
     pub fn check(&self) -> View {
+        self.check_through(&self.topic.brokers)
+    }
+
+    /// The same, and the log is read from a listener that wants nothing.
+    pub fn check_through(&self, brokers: &str) -> View {
         let told = std::fs::read_to_string(self.data().join("told")).unwrap();
         assert!(!told.contains("panicked"), "{told}");
         let settings = Config::load(Sources::default()).unwrap().log.kafka;
-        let log: Box<dyn LogReader> = Box::new(KafkaLog::open_read_only(&settings, &self.topic).unwrap());
+        let topic = Topic { brokers: brokers.to_owned(), ..self.topic.clone() };
+        let log: Box<dyn LogReader> = Box::new(KafkaLog::open_read_only(&settings, &topic).unwrap());
         replay::check_log(&*log, &self.data().join("read-models"))
     }
 }

@@ -11,7 +11,11 @@ pub enum OpenError {
     #[error("{0}")]
     Settings(String),
     /// Nobody answers.
-    #[error("no Kafka broker of {brokers} answered within {} s{trouble}", .within.as_secs())]
+    #[error(
+        "no Kafka broker of {brokers} answered within {} s{trouble}: do the addresses (log.backend) fit, and what the \
+         listener wants (security.protocol and the like, in log.kafka.properties)?",
+        .within.as_secs()
+    )]
     Unreachable {
         /// Who was asked.
         brokers: String,
