@@ -65,11 +65,6 @@ impl Broker {
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
-
-    /// Where it listens besides, if it was told to.
-    pub fn second_address(&self) -> String {
-        format!("127.0.0.1:{}", self.port + 2)
-    }
 }
 
 impl Drop for Broker {

@@ -24,8 +24,9 @@ fn keytool(arguments: &[&str]) {
 }
 
 /// A broker whose second listener takes those alone who trust its certificate and know a password.
-fn secure() -> Option<Broker> {
-    Broker::start_with(|folder, port| {
+fn secure() -> Option<(Broker, String)> {
+    let mut listener = String::new();
+    let broker = Broker::start_with(|folder, port| {
         let (store, certificate) = (folder.join("store.p12"), folder.join("ca.pem"));
         let (store, certificate) = (store.to_str().unwrap(), certificate.to_str().unwrap());
         let keys = ["-keystore", store, "-storetype", "PKCS12", "-storepass", "of the store", "-alias", "broker"];
@@ -46,17 +47,19 @@ fn secure() -> Option<Broker> {
             port + 1
         );
         fs::write(folder.join("extra.properties"), settings).unwrap();
-    })
+        listener = format!("127.0.0.1:{secure}");
+    })?;
+    Some((broker, listener))
 }
 
 /// Settings for that listener; the secret is in a file.
-fn place(broker: &Broker, folder: &Path, password: &str) -> Place {
+fn place((broker, listener): &(Broker, String), folder: &Path, password: &str) -> Place {
     let secrets = folder.join("secrets");
     fs::write(&secrets, format!("sasl.username=everfold\nsasl.password={password}\n")).unwrap();
     fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).unwrap();
     let authority = broker.folder.join("ca.pem");
     let properties = format!("security.protocol=SASL_SSL,sasl.mechanism=PLAIN,ssl.ca.location={}", authority.display());
-    Place::on(&broker.second_address()).with([
+    Place::on(listener).with([
         ("EVERFOLD_LOG_KAFKA_PROPERTIES", properties),
         ("EVERFOLD_LOG_KAFKA_PROPERTIES_FILE", secrets.to_str().unwrap().to_owned()),
     ])
@@ -71,7 +74,7 @@ async fn tls_and_passwords_are_passed_on() {
     let alice = served.register("alice").await;
     alice.post("/createRoom", json!({})).await.ok();
     served.stop();
-    secured.check_through(&broker.address());
+    secured.check_through(&broker.0.address());
     let told = fs::read_to_string(secured.data().join("told")).unwrap();
     assert!(!told.contains(PASSWORD), "secrets are not for log lines");
 }
@@ -92,7 +95,7 @@ fn who_is_not_let_in_is_told_why_in_time() {
         .with([("EVERFOLD_LOG_KAFKA_PROPERTIES", "security.protocol=SASL_SSL,sasl.mechanism=PLAIN".to_owned())]);
     let why = refused(&trusts_others);
     assert!(why.contains("certificate"), "{why}");
-    let plain = Place::on(&broker.second_address());
+    let plain = Place::on(&broker.1);
     let why = refused(&plain);
     assert!(why.contains("security.protocol"), "{why}");
 }
