@@ -21,14 +21,19 @@ fn at(server: &TestServer, user: &Client) -> Client {
     user.at(server.url())
 }
 
-#[tokio::test]
-async fn what_one_process_writes_another_shows_and_wakes_for() {
+/// Two servers beside a projector, a user of each, and a room of Alice's that both servers show.
+async fn two() -> (Beside, [TestServer; 2], [Client; 2], String) {
     let beside = Beside::start().await;
     let (a, b) = (beside.serve().await, beside.serve().await);
-    let alice = a.user("alice").await;
-    let bob = b.user("bob").await;
+    let (alice, bob) = (a.user("alice").await, b.user("bob").await);
     let room = alice.room_with(&[]).await;
     beside.shown_by(&b).await;
+    (beside, [a, b], [alice, bob], room)
+}
+
+#[tokio::test]
+async fn what_one_process_writes_another_shows_and_wakes_for() {
+    let (beside, [a, b], [alice, bob], room) = two().await;
     let login = b.client().log_in("alice", "password of alice", json!({})).await.ok();
     let elsewhere = b.client().logged_in(&login);
     bob.join(&room).await;
@@ -57,12 +62,7 @@ async fn what_one_process_writes_another_shows_and_wakes_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn typing_in_one_process_shows_in_the_other() {
-    let beside = Beside::start().await;
-    let (a, b) = (beside.serve().await, beside.serve().await);
-    let alice = a.user("alice").await;
-    let bob = b.user("bob").await;
-    let room = alice.room_with(&[]).await;
-    beside.shown_by(&b).await;
+    let (beside, [a, b], [alice, bob], room) = two().await;
     bob.join(&room).await;
     beside.shown_by(&a).await;
     let numbers = [&a, &b].map(|server| server.app().members.own().number);
