@@ -9,7 +9,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use schemas::{CopyId, RecordId};
+use schemas::{After, CopyId, RecordId};
 
 /// What time it is.
 pub trait Clock: Send + Sync + 'static {
@@ -127,6 +127,12 @@ impl dyn Random {
     #[must_use]
     pub fn alphanumeric(&self, length: usize) -> String {
         self.text(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", length)
+    }
+
+    /// What names a record of its own.
+    #[must_use]
+    pub fn mark(&self) -> After {
+        After { id: self.record_id(), copy: self.copy_id() }
     }
 
     /// What tells a record from others with its id.

@@ -126,6 +126,26 @@ pub struct Header {
     pub after: Option<After>,
 }
 
+impl Header {
+    /// Of a record that rests on nothing and writes no key, decided for the first time by node 0.
+    #[must_use]
+    pub const fn plain(After { id, copy }: After, at_ms: u64, origin: Origin) -> Self {
+        Self {
+            format: FORMAT,
+            id,
+            attempt: 0,
+            copy,
+            at_ms,
+            node: 0,
+            origin,
+            cause: None,
+            reads: Vec::new(),
+            writes: Vec::new(),
+            after: None,
+        }
+    }
+}
+
 /// A fact as it stands on the log: its number, its version, and bytes that stay opaque until somebody folds them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RawFact {

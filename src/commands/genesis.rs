@@ -1,7 +1,6 @@
 use ruma::{OwnedServerName, ServerName};
 use schemas::{
-    Blob, CopyId, Expect, FORMAT, Fact, Header, Key, Lsn, Origin, RawFact, Read, Record, Tag,
-    facts::Genesis as GenesisFact,
+    Blob, Expect, FORMAT, Fact, Header, Key, Lsn, Origin, RawFact, Read, Record, Tag, facts::Genesis as GenesisFact,
 };
 
 use super::Error;
@@ -69,17 +68,9 @@ fn genesis(server_name: &ServerName, clock: &dyn Clock, random: &dyn Random) -> 
         format: FORMAT,
     };
     let header = Header {
-        format: FORMAT,
-        id: random.record_id(),
-        attempt: 0,
-        copy: CopyId::default(),
-        at_ms: clock.now_ms(),
-        node: 0,
-        origin: Origin::Server,
-        cause: None,
         reads: vec![Read { key, expect: Expect::Absent }],
         writes: vec![key],
-        after: None,
+        ..Header::plain(random.mark(), clock.now_ms(), Origin::Server)
     };
     let record = Record { header, facts: vec![RawFact::from(&Fact::from(fact))] };
     record.encode().map_err(|error| Error::Internal(error.to_string()))

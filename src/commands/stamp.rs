@@ -3,7 +3,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use projections::{View, dry_fold, models::staging};
 use schemas::{
-    After, Blob, CopyId, DecodeError, Draft, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, RecordId,
+    After, Blob, CopyId, DecodeError, Draft, Fact, Header, Lsn, Origin, RawFact, Record, RecordId,
     facts::{EventBodies, EventLearned, IdleGap, StagedEvents},
 };
 
@@ -118,31 +118,15 @@ impl Stamp {
     fn idle_gap(&self, view: &View, header: &Header) -> Result<Vec<Bytes>, Error> {
         let mut records = Vec::with_capacity(2);
         if view.log_time().needs_idle_gap(header.at_ms) {
-            let gap = self.header(self.another(), header.at_ms);
+            let gap = self.header(self.parts.random.mark(), header.at_ms);
             records.push(encode(Header { origin: Origin::Server, ..gap }, &[IdleGap {}.into()])?);
         }
         Ok(records)
     }
 
-    /// Names a record beside the request's own.
-    fn another(&self) -> After {
-        After { id: self.parts.random.record_id(), copy: self.parts.random.copy_id() }
-    }
-
-    fn header(&self, After { id, copy }: After, at_ms: u64) -> Header {
-        Header {
-            format: FORMAT,
-            id,
-            attempt: 0,
-            copy,
-            at_ms,
-            node: self.parts.node,
-            origin: self.origin.clone(),
-            cause: self.cause,
-            reads: Vec::new(),
-            writes: Vec::new(),
-            after: None,
-        }
+    fn header(&self, mark: After, at_ms: u64) -> Header {
+        let header = Header::plain(mark, at_ms, self.origin.clone());
+        Header { node: self.parts.node, cause: self.cause, ..header }
     }
 
     /// Events go into records of their own, which have no effect until the deciding record names them.
@@ -172,7 +156,7 @@ impl Stamp {
         // Where a log loses one of them and takes the rest, as brokers may, whatever names the set is void.
         let mut after = None;
         for part in parts {
-            let mark = self.another();
+            let mark = self.parts.random.mark();
             let own = Header { after, ..self.header(mark, header.at_ms) };
             after = Some(mark);
             records.push(encode(own, &[part.into()])?);

@@ -10,7 +10,7 @@
 //! Should one copy be restored twice, that still holds: within an epoch, positions begin at the seconds since 1970, 256 to
 //! each.
 
-use schemas::{Chain, CopyId, FORMAT, Fact, Header, Lsn, Origin, RawFact, Record, facts::Epoch};
+use schemas::{Chain, Fact, Header, Lsn, Origin, RawFact, Record, facts::Epoch};
 
 use super::copy::{CopyError, Importer, note_at};
 use crate::clock::{Clock, Random};
@@ -38,19 +38,7 @@ pub fn begin(log: &dyn Importer, clock: &dyn Clock, random: &dyn Random) -> Resu
     let note = note_at(log, fork)?.filter(|_| fork > Lsn::ZERO).ok_or(CopyError::Empty)?;
     let at_ms = clock.now_ms();
     let (lsn, epoch) = (first(fork, at_ms), Epoch { fork, chain: note.chain });
-    let header = Header {
-        format: FORMAT,
-        id: random.record_id(),
-        attempt: 0,
-        copy: CopyId::default(),
-        at_ms,
-        node: 0,
-        origin: Origin::Server,
-        cause: None,
-        reads: Vec::new(),
-        writes: Vec::new(),
-        after: None,
-    };
+    let header = Header::plain(random.mark(), at_ms, Origin::Server);
     let record = Record { header, facts: vec![RawFact::from(&Fact::from(epoch))] };
     let bytes = record.encode().map_err(|source| CopyError::Record { lsn, source })?;
     log.import(vec![(lsn, bytes.into())]).map_err(CopyError::from)?;
