@@ -165,7 +165,7 @@ async fn until_acknowledged(acknowledged: &AtomicU64, more: u64) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), reached).await.unwrap();
 }
 
 struct Servers {
@@ -223,7 +223,7 @@ async fn processes_may_be_killed_and_lose_nothing() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), shown).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(120), shown).await.unwrap();
     let work = join_all(workers.into_iter().map(Worker::work));
     let accidents = async {
         until_acknowledged(&acknowledged, 50).await;

@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader, Lines, Read, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Output, Stdio},
+    time::Duration,
 };
 
 use everfold::config::Sources;
@@ -74,6 +75,14 @@ impl Served {
             replay::check(&self.data.join("log"), &self.data.join("read-models"));
         }
         code
+    }
+}
+
+impl Drop for Served {
+    /// A test that fails leaves none behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -206,7 +215,7 @@ async fn a_server_goes_on_when_nobody_reads_what_it_says() {
             assert!(child.try_wait().unwrap().is_none(), "the server has ended");
             match std::fs::read_to_string(&address) {
                 Ok(url) if !url.is_empty() => break url,
-                _ => tokio::task::yield_now().await,
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         };
         let client = Client::new(url);

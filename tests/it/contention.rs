@@ -2,11 +2,9 @@
 //!
 //! `EVERFOLD_TEST_SEED` repeats a run, `EVERFOLD_TEST_STEPS` makes it longer.
 
-use std::time::Duration;
-
 use projections::digest;
 
-use crate::common::{Chance, Contention, HeldLog, TestServer};
+use crate::common::{Chance, Contention, HeldLog, PATIENCE, TestServer};
 
 async fn contend(nodes: usize) {
     let rounds = std::env::var("EVERFOLD_TEST_STEPS").map_or(20, |text| text.parse().unwrap());
@@ -24,7 +22,7 @@ async fn contend(nodes: usize) {
         let tail = first.app().reader.tail();
         let mut digests = Vec::new();
         for node in all() {
-            assert!(node.app().progress.reached(tail, Duration::from_secs(10)).await);
+            assert!(node.app().progress.reached(tail, PATIENCE).await);
             digests.push(digest::all(&node.app().view().unwrap()).unwrap());
         }
         assert!(digests.iter().all(|digest| *digest == digests[0]), "the nodes have folded different things");

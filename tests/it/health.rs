@@ -1,13 +1,11 @@
 //! For those who run a server: its health, its figures, and its end.
 
-use std::time::Duration;
-
 use everfold::log::{Log, LogReader};
 use http::StatusCode;
 use schemas::Lsn;
 use serde_json::{Value, json};
 
-use crate::common::{Client, HeldLog, TestServer};
+use crate::common::{Client, HeldLog, PATIENCE, TestServer, until};
 
 /// The value of a metric with these labels, as Prometheus reads it; none if there is no such line.
 async fn metric(client: &Client, name: &str) -> Option<f64> {
@@ -110,9 +108,7 @@ async fn metrics_show_what_the_server_does() {
     assert_eq!(value("sync_waiters").await, 0.0);
     let last = bob.get(&format!("/sync?since={since}")).await.ok()["next_batch"].as_str().unwrap().to_owned();
     let waits = tokio::spawn(async move { bob.get(&format!("/sync?timeout=100000&since={last}")).await.ok() });
-    while metric(&alice, "sync_waiters").await != Some(1.0) {
-        tokio::task::yield_now().await;
-    }
+    until(async || metric(&alice, "sync_waiters").await == Some(1.0)).await;
     alice.say(&room, "wake up").await;
     waits.await.unwrap();
     // Both databases.
@@ -131,7 +127,7 @@ async fn void_records_are_counted_by_reason() {
     let again = log.read(log.tail(), 1, usize::MAX).unwrap().remove(0).bytes;
     for receipt in log.append(vec![again.to_vec().into()]) {
         let lsn = receipt.await.unwrap().unwrap();
-        assert!(server.app().progress.reached(lsn, Duration::from_secs(30)).await);
+        assert!(server.app().progress.reached(lsn, PATIENCE).await);
     }
     assert_eq!(metric(&alice, "void_records_total{reason=\"repeated\"}").await, Some(1.0));
     server.finish().await;
@@ -154,9 +150,7 @@ async fn who_waits_is_answered_when_the_server_stops() {
         let (alice, path) = (alice.clone(), format!("/sync?timeout=100000&since={}", since.as_str().unwrap()));
         async move { alice.get(&path).await.ok() }
     });
-    while server.app().syncs.notifier.waiters() == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(async || server.app().syncs.notifier.waiters() > 0).await;
     server.finish().await;
     assert_eq!(waits.await.unwrap()["next_batch"], since);
 }
@@ -174,9 +168,7 @@ async fn a_request_under_way_is_finished_when_the_server_stops() {
     let stopping = tokio::spawn(server.finish());
     stop.cancelled().await;
     // Nobody else comes in any more; who is in is answered once it is on the log.
-    while newcomer.request(http::Method::GET, "/health/live").send().await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    until(async || newcomer.request(http::Method::GET, "/health/live").send().await.is_err()).await;
     assert!(!sending.is_finished() && !stopping.is_finished());
     log.release();
     let sent: Value = sending.await.unwrap().ok();

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use crate::common::{
     Client, HeldLog, Reply, SigningKey, TestServer,
     remote::{Remote, message},
-    replay,
+    replay, until,
 };
 
 async fn joined(client: &Client) -> usize {
@@ -201,9 +201,7 @@ async fn messages_behind_a_void_record_are_sent_in_their_order() {
                 log.held().await;
             }
             // The lane has taken it.
-            while log.calls().len() <= calls + n {
-                tokio::task::yield_now().await;
-            }
+            until(async || log.calls().len() > calls + n).await;
         }
         if foreign {
             // As another node's record would: the state of the room is another now.

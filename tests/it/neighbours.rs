@@ -15,7 +15,7 @@ use everfold::{
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::common::{Chance, Client, HeldLog, Nodes, Reply, TestServer, broker, until};
+use crate::common::{Chance, Client, HeldLog, Nodes, PATIENCE, Reply, TestServer, broker, until};
 
 /// The numbers of the nodes that one takes for alive, besides itself.
 fn alive(node: &TestServer) -> Vec<u32> {
@@ -90,7 +90,7 @@ async fn until_said(client: &Client, since: &str, mut says: impl FnMut(&Value) -
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), saying).await.expect("it is said within 30 seconds")
+    tokio::time::timeout(PATIENCE, saying).await.expect("it is said in time")
 }
 
 /// Two nodes with a room of Alice's and Bob's, and each of them as a client of both.
@@ -241,7 +241,7 @@ async fn a_new_node_takes_a_token_of_another_and_sends_what_is_current() {
     alice[0].put(&type_path(&room, &alice[0]), json!({ "typing": true, "timeout": 120_000 })).await.ok();
     let since = until_said(&bob[1], &here(&bob[1]).await, |_| true).await;
     let third = nodes.first.node(nodes.log.beside()).await;
-    assert!(third.app().progress.reached(nodes.tail(), Duration::from_secs(10)).await);
+    assert!(third.app().progress.reached(nodes.tail(), PATIENCE).await);
     let newly = bob[0].at(third.url());
     let since = until_said(&newly, &since, |answer| typing(answer, &room) == Some(json!([alice[0].user]))).await;
     // And so it goes on by the others.
@@ -268,7 +268,7 @@ async fn what_begins_to_authenticate_on_one_node_finishes_on_another() {
         Reply::of(alice[by].request(Method::DELETE, &path).json(&json!({ "auth": auth }))).await
     };
     let begun = session(alice[0].delete(&path).await);
-    assert!(nodes.second.app().progress.reached(nodes.tail(), Duration::from_secs(10)).await);
+    assert!(nodes.second.app().progress.reached(nodes.tail(), PATIENCE).await);
     let wrong = delete(
         1,
         json!({ "type": "m.login.password", "password": "wrong", "session": begun,
@@ -303,7 +303,7 @@ async fn a_registration_begins_on_one_node_and_finishes_on_another() {
     for token in ["come-in", "withdrawn"] {
         admin.post(&format!("{tokens}/new"), json!({ "token": token, "uses_allowed": 1 })).await.ok();
     }
-    let caught_up = async || assert!(second.app().progress.reached(log.tail(), Duration::from_secs(10)).await);
+    let caught_up = async || assert!(second.app().progress.reached(log.tail(), PATIENCE).await);
     caught_up().await;
     let (here, there) = (first.client(), second.client());
     let body = json!({ "username": "bob", "password": "password of bob" });
@@ -382,7 +382,7 @@ async fn on_kafka_nodes_hear_each_other_through_a_topic_beside_the_log() {
     until_said(&bob, &since, |answer| typing(answer, &room) == Some(json!([alice.user]))).await;
     second.stop().await;
     let app = first.app();
-    assert!(app.progress.reached(app.reader.tail(), Duration::from_secs(10)).await);
+    assert!(app.progress.reached(app.reader.tail(), PATIENCE).await);
     first.finish().await;
 }
 
@@ -404,11 +404,11 @@ async fn brokers_that_halt_keep_nobody_waiting_and_typing_is_made_good() {
     for client in &bob {
         sync(client, &since, 50).await;
     }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     broker.signal("-CONT");
     until_said(&bob[1], &since, |answer| typing(answer, &room) == Some(json!([alice.user]))).await;
     second.stop().await;
     let app = first.app();
-    assert!(app.progress.reached(app.reader.tail(), Duration::from_secs(10)).await);
+    assert!(app.progress.reached(app.reader.tail(), PATIENCE).await);
     first.finish().await;
 }

@@ -1,7 +1,5 @@
 //! Two nodes on one log: what one decides while the other's records come in between.
 
-use std::time::Duration;
-
 use everfold::commands::{Error, inbound::Received};
 use futures::future::join_all;
 use projections::models::events;
@@ -10,7 +8,7 @@ use schemas::{Lsn, facts::Verdict};
 use serde_json::json;
 
 use crate::common::{
-    Nodes, Reply, Sent,
+    Nodes, PATIENCE, Reply, Sent,
     remote::{Remote, ends, message},
     rooms::ids,
     until,
@@ -231,7 +229,7 @@ async fn who_joined_by_another_node_is_not_refused_for_the_messages_in_flight() 
     let sending = nodes.send(&nodes.alice, 1);
     nodes.until_held(1).await;
     there.join(&nodes.room).await;
-    assert!(nodes.first.app().progress.reached(nodes.tail(), Duration::from_secs(10)).await);
+    assert!(nodes.first.app().progress.reached(nodes.tail(), PATIENCE).await);
     let calls = nodes.log.calls().len();
     let (said, ()) = tokio::join!(bob.say(&nodes.room, "I am here"), async {
         until(async || nodes.log.calls().len() > calls).await;

@@ -12,7 +12,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    common::{TestServer, replay},
+    common::{TestServer, replay, until},
     moving::{copy, restore},
 };
 
@@ -139,9 +139,7 @@ async fn a_fact_of_a_newer_build_stops_the_fold_and_the_next_start() {
     record.facts = vec![RawFact { number: 9_999, version: 1, body: Blob::default() }];
     let receipt = app.commands.parts().log.append(vec![record.encode().unwrap().into()]).remove(0);
     let lsn = receipt.await.unwrap().unwrap();
-    while app.progress.stopped().is_none() {
-        tokio::task::yield_now().await;
-    }
+    until(async || app.progress.stopped().is_some()).await;
     let unknown = "fact 9999 version 1 is unknown to this build; a newer Everfold wrote it";
     let told = format!("record {lsn} can't be folded: {unknown}");
     let ready = alice.get("/health/ready").await;

@@ -124,7 +124,7 @@ impl Working {
         let mut acknowledged = self.acknowledged.clone();
         let wanted = *acknowledged.borrow_and_update() + more;
         let there =
-            tokio::time::timeout(Duration::from_secs(90), acknowledged.wait_for(|count| *count >= wanted)).await;
+            tokio::time::timeout(Duration::from_secs(180), acknowledged.wait_for(|count| *count >= wanted)).await;
         assert!(there.is_ok(), "{} of {wanted} messages were acknowledged", *self.acknowledged.borrow());
     }
 

@@ -1,7 +1,7 @@
 use everfold::log::LogReader;
 use serde_json::{Value, json};
 
-use crate::common::{HeldLog, TestServer};
+use crate::common::{HeldLog, TestServer, until};
 
 #[tokio::test]
 async fn read_models_are_folded_anew_while_the_server_goes_on() {
@@ -57,9 +57,7 @@ async fn a_rebuild_shows_how_far_it_has_come() {
         let admin = admin.clone();
         async move { admin.post("/_everfold/admin/v1/projections/sessions/rebuild", json!({})).await.ok() }
     });
-    while list().await["rebuilding"].is_null() {
-        tokio::task::yield_now().await;
-    }
+    until(async || !list().await["rebuilding"].is_null()).await;
     let shown = list().await;
     assert_eq!((&shown["rebuilding"], &shown["lsn"]), (&json!(0), &json!(log.tail())));
     log.release_reads();

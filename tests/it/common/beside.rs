@@ -1,13 +1,10 @@
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use everfold::server::{Projector, StartError, World};
 use projections::digest;
 use tempfile::TempDir;
 
-use super::{TestServer, replay};
+use super::{PATIENCE, TestServer, replay};
 
 /// A projector in this process, on a folder of its own, for servers beside it.
 pub struct Beside {
@@ -61,7 +58,7 @@ impl Beside {
     /// Waits until a server shows all that was acknowledged by any.
     pub async fn shown_by(&self, server: &TestServer) {
         let end = self.projector().cursor().lsn;
-        assert!(server.app().progress.reached(end, Duration::from_secs(10)).await);
+        assert!(server.app().progress.reached(end, PATIENCE).await);
     }
 
     /// Ends the test: whatever was done, all processes see the same, and a replay gives it again.

@@ -28,12 +28,18 @@ pub use server::TestServer;
 pub use signing::SigningKey;
 pub use views::Shifting;
 
+use std::time::Duration;
+
+/// How long something may take that must happen: long enough for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Waits until something holds.
 pub async fn until(mut holds: impl AsyncFnMut() -> bool) {
     let holds = async {
         while !holds().await {
-            tokio::task::yield_now().await;
+            // Others need the processor, too.
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), holds).await.expect("it holds within 30 seconds");
+    tokio::time::timeout(PATIENCE, holds).await.expect("it holds in time");
 }

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use everfold::commands::{Error, Sender, events::By};
 use futures::future::join_all;
@@ -11,7 +11,7 @@ use schemas::Lsn;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{Client, HeldLog, TestServer};
+use super::{Client, HeldLog, PATIENCE, TestServer};
 
 /// What became of messages.
 pub type Sent = Vec<Result<OwnedEventId, Error>>;
@@ -37,7 +37,7 @@ impl Nodes {
     /// A user as a client of the second node, which has folded all there is.
     pub async fn on_second(&self, user: &Client) -> Client {
         let progress = &self.second.app().progress;
-        assert!(progress.reached(self.first.app().reader.tail(), Duration::from_secs(10)).await);
+        assert!(progress.reached(self.first.app().reader.tail(), PATIENCE).await);
         user.at(self.second.url())
     }
 
@@ -97,7 +97,7 @@ impl Nodes {
     /// is decided again.
     pub async fn overtake<T>(&self, request: impl Future<Output = T>, other: impl Future<Output = ()>) -> T {
         let before = self.tail();
-        assert!(self.first.app().progress.reached(before, Duration::from_secs(10)).await);
+        assert!(self.first.app().progress.reached(before, PATIENCE).await);
         self.log.hold_next(1);
         let (reply, ()) = tokio::join!(request, async {
             self.until_held(1).await;
@@ -111,7 +111,7 @@ impl Nodes {
     /// Both nodes have made the same of the log, and so does a replay.
     pub async fn finish(self) {
         self.on_second(&self.alice).await;
-        assert!(self.first.app().progress.reached(self.tail(), Duration::from_secs(10)).await);
+        assert!(self.first.app().progress.reached(self.tail(), PATIENCE).await);
         let [first, second] =
             [&self.first, &self.second].map(|node| projections::digest::all(&node.app().view().unwrap()).unwrap());
         assert_eq!(first, second);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::{ask, first, next, token};
-use crate::common::{Client, TestServer, rooms::bodies};
+use crate::common::{Client, PATIENCE, TestServer, rooms::bodies, until};
 
 /// More than any test takes: who is not woken is noticed.
 const LONG: &str = "110000";
@@ -18,13 +18,11 @@ fn wait(client: &Client, last: &Value) -> JoinHandle<Value> {
 
 /// Until so many wait.
 async fn waiting(server: &TestServer, many: usize) {
-    while server.app().syncs.notifier.waiters() != many {
-        tokio::task::yield_now().await;
-    }
+    until(async || server.app().syncs.notifier.waiters() == many).await;
 }
 
 async fn woken(waiting: JoinHandle<Value>) -> Value {
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("not woken").unwrap()
+    tokio::time::timeout(PATIENCE, waiting).await.expect("not woken").unwrap()
 }
 
 fn tail(server: &TestServer) -> Lsn {
