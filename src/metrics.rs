@@ -62,6 +62,7 @@ metrics! {
     decisions_again_total: IntCounter = IntCounter::new, "Decisions of this node that were made again, because their record was void.";
 
     handovers_total: IntCounterVec = counters(&["outcome"]), "Requests that went to the node that is their room's home.";
+    handover_seconds: Histogram = histogram(SECONDS), "From handing a request to its room's home until the answer is folded here.";
     handed_requests_total: IntCounter = IntCounter::new, "Requests that other nodes sent here, as their room's home.";
     refusals_again_total: IntCounter = IntCounter::new, "Requests carried out again, because they were refused before this node had caught up.";
 

@@ -192,7 +192,9 @@ struct Errand {
 impl Courier for Errand {
     fn take_to(&self, home: Member) -> BoxFuture<'_, bool> {
         Box::pin(async move {
+            let timer = self.app.metrics.handover_seconds.start_timer();
             let answer = self.ask(&home).await;
+            timer.observe_duration();
             let outcome = if answer.is_some() { "answered" } else { "failed" };
             self.app.metrics.handovers_total.with_label_values(&[outcome]).inc();
             let answered = answer.is_some();

@@ -78,6 +78,7 @@ async fn what_is_overtaken_twice_is_decided_by_the_rooms_home() {
     assert_eq!(nodes.alice.get(&path).await.ok(), json!({ "topic": "of the home" }));
     assert_eq!((nodes.void(before), topics(&nodes.first, &room)), (2, vec![event]));
     assert_eq!((handed(&nodes.first, "answered"), nodes.second.app().metrics.handed_requests_total.get()), (1, 1));
+    assert_eq!(nodes.first.app().metrics.handover_seconds.get_sample_count(), 1);
 
     let message = format!("/rooms/{room}/send/m.room.message/1");
     let send = async || nodes.alice.put(&message, json!({ "body": "hi", "msgtype": "m.text" })).await.ok();
