@@ -53,7 +53,7 @@ pub async fn user(commands: &Commands, name: &str) -> Sender {
     let tokens = Pair { access: Sha256::digest(name).into(), access_expires_at_ms: None, refresh: None };
     let session = NewSession { device: "D".into(), display_name: None, tokens };
     accounts::register(commands, Origin::Server, account, Some(session)).await.expect("the name is free");
-    Sender { user, device: "D".into() }
+    Sender::new(user, "D".into())
 }
 
 /// Makes a public room.

@@ -15,20 +15,38 @@ use schemas::{Key, Origin, Read, Tag};
 
 use super::{Error, Refusal, Request, unchanged};
 
-/// A user of this server, on one of their devices.
+/// A user of this server, on one of their devices; or an administrator of the server in their stead.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sender {
     /// Who.
     pub user: OwnedUserId,
-    /// On which device.
+    /// On which device; an empty id where an administrator acts.
     pub device: OwnedDeviceId,
+    /// Who acts in their stead, as [`Origin::Admin`] names them.
+    administrator: Option<String>,
 }
 
 impl Sender {
+    /// A user on a device.
+    #[must_use]
+    pub const fn new(user: OwnedUserId, device: OwnedDeviceId) -> Self {
+        Self { user, device, administrator: None }
+    }
+
+    /// An administrator in a user's stead, who need not be logged in, and may be locked or suspended. Rooms have the same
+    /// rules for them as for the user.
+    #[must_use]
+    pub fn in_stead_of(user: OwnedUserId, administrator: impl Into<String>) -> Self {
+        Self { user, device: "".into(), administrator: Some(administrator.into()) }
+    }
+
     /// The origin of what they cause.
     #[must_use]
     pub fn origin(&self) -> Origin {
-        Origin::User { user: self.user.to_string(), device: Some(self.device.to_string()) }
+        match &self.administrator {
+            Some(user) => Origin::Admin { user: user.clone() },
+            None => Origin::User { user: self.user.to_string(), device: Some(self.device.to_string()) },
+        }
     }
 }
 
@@ -56,7 +74,7 @@ pub fn device(user: &str, device: &str) -> Key {
 /// Those of [`present`], and `M_USER_LOCKED` where the account is locked.
 pub fn standing(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
     let (account, guards) = look_up(view, sender)?;
-    not_locked(&account)?;
+    not_locked(&account, sender)?;
     Ok(guards)
 }
 
@@ -75,8 +93,8 @@ pub fn present(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
 /// Those of [`standing`], and `M_USER_SUSPENDED`.
 pub fn active(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
     let (account, guards) = look_up(view, sender)?;
-    not_locked(&account)?;
-    if account.suspended {
+    not_locked(&account, sender)?;
+    if account.suspended && sender.administrator.is_none() {
         return Err(Refusal::new(ErrorKind::UserSuspended, "this account is suspended: it can read and leave").into());
     }
     Ok(guards)
@@ -85,6 +103,11 @@ pub fn active(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
 fn look_up(view: &View, sender: &Sender) -> Result<(Account, Vec<Read>), Error> {
     let (user, on) = (sender.user.as_str(), sender.device.as_str());
     let account = accounts::get(view, user)?.filter(|account| !account.deactivated);
+    if sender.administrator.is_some() {
+        let account =
+            account.ok_or_else(|| Refusal::not_found(format!("there is no account {user}, or it has ended")))?;
+        return Ok((account, vec![unchanged(view, user_status(user))?]));
+    }
     let account = account.ok_or_else(|| ended("this account has ended"))?;
     if devices::get(view, user, on)?.is_none() {
         return Err(ended("this device was logged out"));
@@ -92,8 +115,8 @@ fn look_up(view: &View, sender: &Sender) -> Result<(Account, Vec<Read>), Error> 
     Ok((account, vec![unchanged(view, user_status(user))?, unchanged(view, device(user, on))?]))
 }
 
-fn not_locked(account: &Account) -> Result<(), Error> {
-    if account.locked {
+fn not_locked(account: &Account, sender: &Sender) -> Result<(), Error> {
+    if account.locked && sender.administrator.is_none() {
         return Err(Refusal::new(ErrorKind::UserLocked, "this account is locked").into());
     }
     Ok(())

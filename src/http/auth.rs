@@ -149,7 +149,7 @@ fn session(app: &App, token: &str, route: &str, address: IpAddr) -> Result<Sessi
         return Err(ApiError::new(ErrorKind::GuestAccessForbidden, "guests can't do this; register an account"));
     }
     let user = OwnedUserId::try_from(access.user).map_err(|error| ApiError::internal(&error))?;
-    let sender = Sender { user, device: access.device.into() };
+    let sender = Sender::new(user, access.device.into());
     app.seen.note(&sender, address, app.clock.now_ms());
     Ok(Session { sender, admin: account.admin, guest })
 }

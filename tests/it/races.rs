@@ -166,7 +166,7 @@ async fn what_follows_a_message_that_was_sent_twice_stands() {
     let room = alice.room_with(&[]).await;
     let id = RoomId::parse(&room).unwrap();
     let commands = server.app().commands.clone();
-    let sender = Sender { user: alice.user.as_str().try_into().unwrap(), device: alice.device.as_str().into() };
+    let sender = Sender::new(alice.user.as_str().try_into().unwrap(), alice.device.as_str().into());
     for round in 0..3_u8 {
         let send = |transaction: u8| {
             let request = Request { id: Some(RecordId([round * 16 + transaction; 16])), ..Request::from(&sender) };

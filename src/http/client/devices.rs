@@ -49,7 +49,7 @@ pub fn check_device(id: Option<&DeviceId>, name: Option<&str>) -> Result<(), Api
 fn shown(app: &App, sender: &Sender, id: &str, found: devices::Device) -> Device {
     let mut device = Device::new(id.into());
     device.display_name = found.display_name;
-    let of = Sender { user: sender.user.clone(), device: id.into() };
+    let of = Sender::new(sender.user.clone(), id.into());
     if let Some((ms, address)) = app.seen.last(&of) {
         device.last_seen_ip = Some(address.to_string());
         device.last_seen_ts = UInt::try_from(ms).ok().map(MilliSecondsSinceUnixEpoch);

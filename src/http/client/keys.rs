@@ -150,7 +150,7 @@ async fn claim(app: App, request: Matrix<claim_keys::Request>) -> Result<claim_k
 async fn changes(app: App, request: Matrix<get_key_changes::Request>) -> Result<get_key_changes::Response, ApiError> {
     let token = |text: &str| text.parse::<SyncToken>().map_err(|error| ApiError::invalid(error.to_string()));
     let (from, to) = (token(&request.body.from)?, token(&request.body.to)?);
-    let Sender { user, device } = request.who.sender;
+    let Sender { user, device, .. } = request.who.sender;
     let asker = Asker { user, device, now_ms: app.clock.now_ms() };
     let lists = app.syncs.device_lists(&asker, from, &to).await?;
     Ok(get_key_changes::Response::new(lists.changed, lists.left))

@@ -43,7 +43,7 @@ impl Nodes {
 
     /// Lets a user send so many messages at once, in order, by the first node.
     pub fn send(&self, user: &Client, messages: usize) -> JoinHandle<Sent> {
-        let sender = Sender { user: user.user.as_str().try_into().unwrap(), device: user.device.as_str().into() };
+        let sender = Sender::new(user.user.as_str().try_into().unwrap(), user.device.as_str().into());
         let (commands, room) = (self.first.app().commands.clone(), RoomId::parse(&self.room).unwrap());
         tokio::spawn(async move {
             let send = |n: usize| {
