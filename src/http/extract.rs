@@ -125,7 +125,9 @@ where
     }
 }
 
-fn body_limit(app: &App, path: &str) -> usize {
+/// How many bytes a body on a path may have.
+#[must_use]
+pub fn body_limit(app: &App, path: &str) -> usize {
     if path.starts_with("/_matrix/federation/") {
         app.config.http.federation_body_bytes
     } else {

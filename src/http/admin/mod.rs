@@ -1,6 +1,7 @@
 //! What administrators of the server do, with the paths and shapes of Synapse's admin API, so that its tools work. What
 //! has no counterpart there lies under `/_everfold/admin/v1/`.
 
+pub mod params;
 mod projections;
 pub mod register;
 mod registration_tokens;
@@ -61,7 +62,7 @@ impl FromRequestParts<App> for Admin {
         if session.admin {
             Ok(Self(Origin::Admin { user: session.user.to_string() }))
         } else {
-            Err(ApiError::forbidden("you are not a server admin"))
+            Err(ApiError::forbidden("You are not a server admin"))
         }
     }
 }

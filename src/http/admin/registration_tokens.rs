@@ -9,17 +9,17 @@ use axum::{
     routing::{get, post},
 };
 use projections::models::accounts;
+use ruma::api::error::ErrorKind;
 use schemas::facts::RegistrationTokenSet;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 
-use super::Admin;
+use super::{
+    Admin,
+    params::{Body, Params},
+};
 use crate::{
     commands::accounts::{self as commands, no_such_token, usable},
-    http::{
-        App,
-        extract::{Json, Path, Query},
-        reply::ApiError,
-    },
+    http::{App, extract::Path, reply::ApiError},
 };
 
 /// The longest token.
@@ -54,20 +54,16 @@ impl Shown {
     }
 }
 
-#[derive(Deserialize)]
-struct Which {
-    valid: Option<bool>,
-}
-
 #[derive(Serialize)]
 struct List {
     registration_tokens: Vec<Shown>,
 }
 
-async fn list(State(app): State<App>, _: Admin, Query(which): Query<Which>) -> Result<axum::Json<List>, ApiError> {
+async fn list(State(app): State<App>, _: Admin, params: Params) -> Result<axum::Json<List>, ApiError> {
+    let valid = params.boolean("valid")?;
     let (view, now_ms) = (app.view()?, app.clock.now_ms());
     let all = accounts::registration_tokens(&view, None);
-    let wanted = all.filter(|row| match (row, which.valid) {
+    let wanted = all.filter(|row| match (row, valid) {
         (Ok((_, token)), Some(valid)) => usable(token, &view, now_ms) == valid,
         _ => true,
     });
@@ -79,58 +75,50 @@ async fn show(State(app): State<App>, _: Admin, Path(token): Path<String>) -> Re
     Shown::find(&app, token)
 }
 
-#[derive(Deserialize)]
-struct New {
-    token: Option<String>,
-    length: Option<usize>,
-    uses_allowed: Option<u64>,
-    expiry_time: Option<u64>,
+/// How often a token may be used and until when: null is without limit, none leaves it as it is.
+struct Limits {
+    uses_allowed: Option<Option<u64>>,
+    expiry_time: Option<Option<u64>>,
 }
 
-async fn create(State(app): State<App>, admin: Admin, Json(new): Json<New>) -> Result<axum::Json<Shown>, ApiError> {
-    let length = new.length.unwrap_or(16);
-    if !(1..=MAX_LENGTH).contains(&length) {
-        return Err(ApiError::invalid(format!("length must be between 1 and {MAX_LENGTH}")));
+impl Limits {
+    fn read(app: &App, body: &Body) -> Result<Self, ApiError> {
+        let number = |name, message| body.field::<Option<u64>>(name, ErrorKind::InvalidParam, message);
+        let uses_allowed = number("uses_allowed", "uses_allowed must be a non-negative integer or null")?;
+        let expiry_time = number("expiry_time", "expiry_time must be an integer or null")?;
+        if expiry_time.flatten().is_some_and(|time| time < app.clock.now_ms()) {
+            return Err(ApiError::invalid("expiry_time must not be in the past"));
+        }
+        Ok(Self { uses_allowed, expiry_time })
     }
-    let token = new.token.unwrap_or_else(|| app.random.alphanumeric(length));
+}
+
+async fn create(State(app): State<App>, admin: Admin, body: Body) -> Result<axum::Json<Shown>, ApiError> {
+    let given = body.field::<String>("token", ErrorKind::InvalidParam, "token must be a string")?;
+    let length = body.field("length", ErrorKind::InvalidParam, "length must be an integer")?;
+    let length = length.unwrap_or(16);
+    if !(1..=MAX_LENGTH).contains(&length) {
+        return Err(ApiError::invalid(format!("length must be greater than zero and not greater than {MAX_LENGTH}")));
+    }
+    let token = given.unwrap_or_else(|| app.random.alphanumeric(length));
     let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
     if !(1..=MAX_LENGTH).contains(&token.len()) || !token.bytes().all(is_legal) {
         return Err(ApiError::invalid(format!("a token has 1 to {MAX_LENGTH} of the letters A-Z a-z 0-9 . _ ~ -")));
     }
-    check_expiry(&app, new.expiry_time)?;
-    let set =
-        RegistrationTokenSet { token: token.clone(), uses_allowed: new.uses_allowed, expires_at_ms: new.expiry_time };
+    let Limits { uses_allowed, expiry_time } = Limits::read(&app, &body)?;
+    let (uses_allowed, expires_at_ms) = (uses_allowed.flatten(), expiry_time.flatten());
+    let set = RegistrationTokenSet { token: token.clone(), uses_allowed, expires_at_ms };
     commands::add_registration_token(&app.commands, admin.origin(), set).await?;
     Shown::find(&app, token)
-}
-
-fn check_expiry(app: &App, time: Option<u64>) -> Result<(), ApiError> {
-    if time.is_some_and(|time| time <= app.clock.now_ms()) {
-        return Err(ApiError::invalid("expiry_time is over already"));
-    }
-    Ok(())
-}
-
-/// What is left out stays as it is; null takes a limit away.
-#[derive(Deserialize)]
-struct Change {
-    #[serde(default, deserialize_with = "present")]
-    uses_allowed: Option<Option<u64>>,
-    #[serde(default, deserialize_with = "present")]
-    expiry_time: Option<Option<u64>>,
-}
-
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u64>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 async fn change(
     State(app): State<App>,
     admin: Admin,
     Path(token): Path<String>,
-    Json(change): Json<Change>,
+    body: Body,
 ) -> Result<axum::Json<Shown>, ApiError> {
-    check_expiry(&app, change.expiry_time.flatten())?;
+    let change = Limits::read(&app, &body)?;
     let edit = move |set: &mut RegistrationTokenSet| {
         set.uses_allowed = change.uses_allowed.unwrap_or(set.uses_allowed);
         set.expires_at_ms = change.expiry_time.unwrap_or(set.expires_at_ms);

@@ -11,18 +11,16 @@ use axum::{
 use projections::models::{accounts, profiles};
 use ruma::{OwnedUserId, UserId};
 use schemas::facts::UserKind;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Admin;
+use super::{
+    Admin,
+    params::{Body, Params},
+};
 use crate::{
     commands::accounts as commands,
-    http::{
-        App,
-        extract::{Json, Path, Query},
-        passwords,
-        reply::ApiError,
-    },
+    http::{App, extract::Path, passwords, reply::ApiError},
 };
 
 /// The most accounts in one page.
@@ -35,22 +33,28 @@ pub fn routes() -> Router<App> {
         .route("/_synapse/admin/v1/reset_password/{user_id}", post(reset_password))
 }
 
-#[derive(Deserialize)]
-struct Page {
-    /// The last user of the page before.
-    from: Option<String>,
-    limit: Option<usize>,
-    #[serde(default = "yes")]
+/// What is listed.
+struct Wanted<'a> {
     guests: bool,
-    #[serde(default)]
     deactivated: bool,
     /// Part of the user id.
-    #[serde(alias = "user_id")]
-    name: Option<String>,
+    name: Option<&'a str>,
 }
 
-const fn yes() -> bool {
-    true
+impl<'a> Wanted<'a> {
+    fn read(params: &'a Params) -> Result<Self, ApiError> {
+        Ok(Self {
+            guests: params.boolean("guests")?.unwrap_or(true),
+            deactivated: params.boolean("deactivated")?.unwrap_or(false),
+            name: params.text("user_id").or_else(|| params.text("name")),
+        })
+    }
+
+    fn fits(&self, name: &str, account: &accounts::Account) -> bool {
+        (self.deactivated || !account.deactivated)
+            && (self.guests || account.kind != UserKind::Guest)
+            && self.name.is_none_or(|part| name.contains(part))
+    }
 }
 
 #[derive(Serialize)]
@@ -74,18 +78,15 @@ struct List {
     next_token: Option<String>,
 }
 
-async fn list(State(app): State<App>, _: Admin, Query(page): Query<Page>) -> Result<axum::Json<List>, ApiError> {
-    let limit = page.limit.unwrap_or(100).clamp(1, MAX_PAGE);
+async fn list(State(app): State<App>, _: Admin, params: Params) -> Result<axum::Json<List>, ApiError> {
+    let limit = params.count("limit")?.unwrap_or(100).clamp(1, MAX_PAGE);
+    let wanted = Wanted::read(&params)?;
     let view = app.view()?;
-    let wanted = |name: &str, account: &accounts::Account| {
-        (page.deactivated || !account.deactivated)
-            && (page.guests || account.kind != UserKind::Guest)
-            && page.name.as_ref().is_none_or(|part| name.contains(part.as_str()))
-    };
     let mut users: Vec<Shown> = Vec::new();
-    for row in accounts::list(&view, page.from.as_deref()) {
+    // `from` is the last user of the page before.
+    for row in accounts::list(&view, params.text("from")) {
         let (name, account) = row?;
-        if !wanted(&name, &account) {
+        if !wanted.fits(&name, &account) {
             continue;
         }
         if users.len() == limit {
@@ -127,37 +128,28 @@ async fn is_admin(State(app): State<App>, _: Admin, Path(user): Path<String>) ->
     Ok(axum::Json(json!({ "admin": account.admin })))
 }
 
-#[derive(Deserialize)]
-struct SetAdmin {
-    admin: bool,
-}
-
 async fn set_admin(
     State(app): State<App>,
     by: Admin,
     Path(user): Path<String>,
-    Json(req): Json<SetAdmin>,
+    body: Body,
 ) -> Result<axum::Json<Value>, ApiError> {
-    commands::set_admin(&app.commands, by.origin(), local(&app, &user)?, req.admin).await?;
+    let admin = body.required_boolean("admin")?;
+    commands::set_admin(&app.commands, by.origin(), local(&app, &user)?, admin).await?;
     Ok(axum::Json(json!({})))
-}
-
-#[derive(Deserialize)]
-struct ResetPassword {
-    new_password: String,
-    #[serde(default = "yes")]
-    logout_devices: bool,
 }
 
 async fn reset_password(
     State(app): State<App>,
     by: Admin,
     Path(user): Path<String>,
-    Json(req): Json<ResetPassword>,
+    body: Body,
 ) -> Result<axum::Json<Value>, ApiError> {
+    let new = body.required_text("new_password")?;
+    let log_out = body.boolean("logout_devices")?.unwrap_or(true);
     let user = local(&app, &user)?;
-    passwords::check_strength(&app, &req.new_password)?;
-    let password = app.passwords.hash(req.new_password).await?;
-    commands::reset_password(&app.commands, by.origin(), user, password, req.logout_devices).await?;
+    passwords::check_strength(&app, &new)?;
+    let password = app.passwords.hash(new).await?;
+    commands::reset_password(&app.commands, by.origin(), user, password, log_out).await?;
     Ok(axum::Json(json!({})))
 }

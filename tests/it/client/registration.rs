@@ -95,7 +95,7 @@ async fn registration_tokens_let_in_as_many_as_they_say() {
         assert_eq!(admin.post(new, wrong).await.error(), (400, "M_INVALID_PARAM"));
     }
     let wrong_type = admin.post(new, json!({ "uses_allowed": "many" })).await;
-    assert_eq!(wrong_type.error(), (400, "M_BAD_JSON"));
+    assert_eq!(wrong_type.error(), (400, "M_INVALID_PARAM"));
 
     let valid = async |token: &str| {
         let path = format!("/_matrix/client/v1/register/m.login.registration_token/validity?token={token}");
