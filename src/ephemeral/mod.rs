@@ -83,7 +83,7 @@ impl Ephemeral {
     pub fn new(clock: Arc<dyn Clock>, channel: Arc<dyn Channel>, members: Arc<Members>) -> Arc<Self> {
         let own = members.own();
         let this = Arc::new(Self {
-            from: AtomicU64::new(channel.position()),
+            from: AtomicU64::new(0),
             last: AtomicU64::new(0),
             typing: Mutex::new(typing::Typing::new(own.clone())),
             presence: Mutex::new(presence::Presences::new(own.clone())),
@@ -100,6 +100,8 @@ impl Ephemeral {
                 this.hear(position, told);
             }
         }));
+        // What was told before it listened is missed.
+        this.from.fetch_max(this.channel.position(), Ordering::SeqCst);
         this
     }
 

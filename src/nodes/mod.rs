@@ -12,6 +12,7 @@ mod message;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use sha2::{Digest, Sha256};
 
 pub use alone::Alone;
 pub use heartbeat::beat;
@@ -29,6 +30,12 @@ pub type Listener = Box<dyn Fn(Position, &Told) + Send + Sync>;
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the other nodes can't be heard now: {0}")]
 pub struct Silent(pub String);
+
+/// The name of the one order on a log, the same on all its nodes and on those of no other log; `of` says in what.
+#[must_use]
+pub fn order(of: char, log_id: &[u8]) -> String {
+    format!("{of}{}", hex::encode(&Sha256::digest(log_id)[..6]))
+}
 
 /// How a node joins the others.
 pub type Join = Arc<dyn Fn(Node) -> Arc<dyn Channel> + Send + Sync>;

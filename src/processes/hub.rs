@@ -58,7 +58,7 @@ pub struct Projecting {
     pub server_name: String,
     /// Time, at which the order begins in which processes hear each other.
     pub clock: Arc<dyn Clock>,
-    /// Names that order, and numbers processes.
+    /// Numbers processes.
     pub random: Arc<dyn Random>,
 }
 
@@ -71,7 +71,6 @@ pub struct Hub {
 
 struct Shared {
     of: Projecting,
-    order: String,
     processes: Mutex<Processes>,
 }
 
@@ -105,7 +104,7 @@ impl Hub {
         // Positions rise from one projector to the next, and are whole numbers to every reader of JSON.
         let position = of.clock.now_ms() << 10;
         let processes = Mutex::new(Processes { position, last: 0, connected: BTreeMap::new() });
-        let shared = Arc::new(Shared { order: of.random.alphanumeric(8), of, processes });
+        let shared = Arc::new(Shared { of, processes });
         let telling = Arc::downgrade(&shared);
         shared.of.progress.listen(move |applied| {
             if let Some(shared) = telling.upgrade() {
@@ -316,7 +315,6 @@ impl Shared {
             server_name: self.of.server_name.clone(),
             log_id: cursor.log_id.clone(),
             number,
-            order: self.order.clone(),
             position,
             now: self.now(cursor, Touched::everything()),
         }

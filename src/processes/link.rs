@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, VecDeque},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -137,6 +140,8 @@ pub(super) struct Shared {
     rebuilding: watch::Sender<Option<Lsn>>,
     pub wishes: Arc<Wishes>,
     pub ears: RwLock<Vec<Weak<Relayed>>>,
+    /// The position of what was heard last.
+    pub heard: AtomicU64,
 }
 
 #[derive(Default)]
@@ -181,6 +186,7 @@ impl Link {
             folder: folder.to_owned(),
             tail: Mutex::new(Some(tail)),
             tail_seen,
+            heard: AtomicU64::new(first.position),
             first,
             state: Mutex::default(),
             settled: Condvar::new(),
@@ -417,7 +423,10 @@ impl Shared {
     }
 
     fn heard(&self, position: Position, told: &Blob) {
-        self.ears().for_each(|ear| ear.hear(position, told));
+        // Who joins in between hears it, or begins behind it.
+        let ears = self.ears.read().unwrap_or_else(PoisonError::into_inner);
+        ears.iter().filter_map(Weak::upgrade).for_each(|ear| ear.hear(position, told));
+        self.heard.store(position, Ordering::SeqCst);
     }
 
     fn ears(&self) -> impl Iterator<Item = Arc<Relayed>> {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Rises with every change of what is said.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// What a process says to the projector. The first is a [`Ask::Hello`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -81,8 +81,7 @@ pub(super) struct Welcome {
     pub log_id: Blob,
     /// The number of the process that is welcomed.
     pub number: u32,
-    /// The name of the order in which processes hear each other, and where it is.
-    pub order: String,
+    /// Where the order is in which processes hear each other. Its name follows from the log's id.
     pub position: Position,
     pub now: Now,
 }

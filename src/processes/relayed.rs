@@ -9,10 +9,11 @@ use futures::{FutureExt, future::BoxFuture};
 use schemas::{Blob, codec};
 
 use super::link::Shared;
-use crate::nodes::{Channel, Listener, Message, Node, Position, Silent, Told};
+use crate::nodes::{self, Channel, Listener, Message, Node, Position, Silent, Told};
 
 /// See the module. While the projector is gone, nothing is told or heard.
 pub struct Relayed {
+    name: String,
     shared: Arc<Shared>,
     node: Node,
     position: AtomicU64,
@@ -21,20 +22,23 @@ pub struct Relayed {
 
 impl Relayed {
     pub(super) fn join(shared: &Arc<Shared>, node: Node) -> Arc<dyn Channel> {
-        let position = AtomicU64::new(shared.first.position);
-        let relayed = Arc::new(Self { shared: Arc::clone(shared), node, position, listeners: RwLock::default() });
-        shared.ears.write().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&relayed));
+        // The same for all processes on this log, whichever runs of the projector each has seen: positions rise from one to the next.
+        let name = nodes::order('p', &shared.first.log_id.0);
+        let (shared, listeners) = (Arc::clone(shared), RwLock::default());
+        let mut ears = shared.ears.write().unwrap_or_else(PoisonError::into_inner);
+        let position = AtomicU64::new(shared.heard.load(Ordering::SeqCst));
+        let relayed = Arc::new(Self { name, shared: Arc::clone(&shared), node, position, listeners });
+        ears.push(Arc::downgrade(&relayed));
+        drop(ears);
         relayed
     }
 
     /// Everything is heard by the one task that reads the connection.
     pub(super) fn hear(&self, position: Position, told: &Blob) {
+        // Who begins to listen in between hears it, or sees this position.
+        let listeners = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
         match codec::decode::<Told>(&told.0) {
-            Ok(told) => {
-                for listener in self.listeners.read().unwrap_or_else(PoisonError::into_inner).iter() {
-                    listener(position, &told);
-                }
-            }
+            Ok(told) => listeners.iter().for_each(|listener| listener(position, &told)),
             Err(error) => tracing::debug!(%error, "another process told something that this one doesn't know"),
         }
         self.position.store(position, Ordering::SeqCst);
@@ -43,7 +47,7 @@ impl Relayed {
 
 impl Channel for Relayed {
     fn name(&self) -> &str {
-        &self.shared.first.order
+        &self.name
     }
 
     fn position(&self) -> Position {

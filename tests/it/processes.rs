@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::common::{
     Beside, Client, PATIENCE, Reply, TestServer,
     rooms::{bodies, text, transaction},
+    until,
 };
 
 /// The same user as a client of another process.
@@ -82,6 +83,37 @@ async fn typing_in_one_process_shows_in_the_other() {
         }
     };
     assert_eq!(tokio::time::timeout(PATIENCE, types).await.unwrap(), json!([bob.user]));
+    beside.finish([a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_agree_on_what_is_new_after_another_projector_has_come() {
+    let (mut beside, [a, b], [alice, bob], room) = two().await;
+    bob.join(&room).await;
+    beside.shown_by(&a).await;
+    let path = format!("/rooms/{room}/typing/{}", alice.user);
+    alice.put(&path, json!({ "typing": true, "timeout": 120_000 })).await.ok();
+    let early = text(&bob.at(a.url()).get("/sync").await.ok()["next_batch"]);
+    b.stop().await;
+    beside.stop_projecting().await;
+    beside.project().await;
+    let b = beside.serve().await;
+    let both = [&a, &b].map(|server| bob.at(server.url()));
+    let wait = Duration::from_millis(400);
+    // A token goes from one to the other and back, and soon nothing more is new at either.
+    for mut since in [early, text(&both[1].get("/sync").await.ok()["next_batch"])] {
+        let mut quiet = 0;
+        until(async || {
+            for client in &both {
+                let began = Instant::now();
+                let answer = client.get(&format!("/sync?timeout={}&since={since}", wait.as_millis())).await.ok();
+                since = text(&answer["next_batch"]);
+                quiet = if began.elapsed() >= wait { quiet + 1 } else { 0 };
+            }
+            quiet >= 6
+        })
+        .await;
+    }
     beside.finish([a, b]).await;
 }
 

@@ -24,7 +24,6 @@ use rdkafka::{
     message::{BorrowedMessage, DeliveryResult},
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
-use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, watch};
 
 use super::{Channel, Listener, Message, Node, Position, Silent, Told};
@@ -99,8 +98,7 @@ impl KafkaChannel {
         let (hearing, following) = (Arc::clone(&shared), Arc::clone(&consumer));
         let thread = std::thread::Builder::new().name("nodes".into()).spawn(move || hearing.follow(&following));
         let thread = thread.map_err(|error| OpenError::Settings(error.to_string()))?;
-        // The same on all nodes of this log, and on those of no other.
-        let name = format!("k{}", hex::encode(&Sha256::digest(log_id)[..6]));
+        let name = super::order('k', log_id);
         Ok(Self { name, consumer, shared, asking: Mutex::default(), thread: Some(thread) })
     }
 
