@@ -5,6 +5,7 @@
 
 mod batch;
 mod beside;
+mod counted;
 pub mod digest;
 mod error;
 pub mod keys;
