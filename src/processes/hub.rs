@@ -39,8 +39,9 @@ const CALL_BYTES: usize = 64 << 20;
 const FAREWELL: Duration = Duration::from_secs(2);
 /// What commits touched is told by name up to here, and beyond as everything.
 const NAMES: usize = 10_000;
-/// Numbers for processes that want one are of these.
-const NUMBERS: std::ops::Range<u32> = 1_000..65_536;
+/// Numbers for processes that want one are of these. On other machines other projectors give numbers to processes on the same
+/// log: there are so many that no two processes of any one server ever get the same.
+const NUMBERS: std::ops::Range<u32> = 1_000..1 << 31;
 
 /// What a hub is of.
 pub struct Projecting {
@@ -294,6 +295,12 @@ impl Asks<'_> {
     }
 }
 
+/// A number that is not taken.
+pub(super) fn number(random: &dyn Random, taken: impl Fn(u32) -> bool) -> Option<u32> {
+    let drawn = std::iter::repeat_with(|| u32::from_le_bytes(random.bytes::<4>())).take(1_000);
+    drawn.map(|drawn| NUMBERS.start + drawn % (NUMBERS.end - NUMBERS.start)).find(|number| !taken(*number))
+}
+
 impl Shared {
     fn processes(&self) -> MutexGuard<'_, Processes> {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -331,12 +338,7 @@ impl Shared {
         let mut processes = self.processes();
         let taken = |number| processes.connected.values().any(|process| process.number == number);
         let number = match serves.number {
-            0 => {
-                let mut wanted = std::iter::repeat_with(|| u32::from_le_bytes(self.of.random.bytes::<4>()));
-                let size = NUMBERS.end - NUMBERS.start;
-                let free = wanted.by_ref().take(1_000).map(|n| NUMBERS.start + n % size).find(|n| !taken(*n));
-                free.ok_or("no number is free")?
-            }
+            0 => number(&*self.of.random, taken).ok_or("no number is free")?,
             number if taken(number) => {
                 return Err(format!("another process has the number {number}: give each its own (node.number)"));
             }

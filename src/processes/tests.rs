@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -67,6 +68,15 @@ impl Backend for Place {
         self.links.lock().unwrap().push(link);
         Arc::new(log)
     }
+}
+
+#[test]
+fn projectors_on_many_machines_give_no_number_twice() {
+    let numbers: BTreeSet<_> =
+        (0..2_000).filter_map(|seed| hub::number(&SimulatedRandom::seeded(seed), |_| false)).collect();
+    assert_eq!(numbers.len(), 2_000);
+    let free = |number| hub::number(&SimulatedRandom::seeded(1), |taken| taken == number);
+    assert_ne!(free(0), free(free(0).unwrap()), "on one machine it is made sure");
 }
 
 conformance!(conforms, super::Place);
