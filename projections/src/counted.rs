@@ -82,6 +82,10 @@ impl Counted {
         Self { table, scope, bits: BITS }
     }
 
+    pub(crate) const fn table(&self) -> Table {
+        self.table
+    }
+
     /// How many levels of fences a key is in.
     fn height(&self, key: &[u8]) -> u8 {
         let hash = Sha256::digest(key);
@@ -158,7 +162,7 @@ impl Counted {
         read: &'a dyn Read,
         (from, to): (&[u8], Option<&[u8]>),
         falling: bool,
-        classes: &'a Classes<'a>,
+        classes: Box<Classes<'a>>,
         skip: u64,
     ) -> Result<Entries<'a>, StoreError> {
         let part = Part { from: from.to_vec(), to: to.map(<[u8]>::to_vec), even: to.is_none() };
@@ -297,7 +301,7 @@ pub(crate) struct Entries<'a> {
     index: Counted,
     read: &'a dyn Read,
     falling: bool,
-    classes: &'a Classes<'a>,
+    classes: Box<Classes<'a>>,
     skip: u64,
     /// What is left on each level, the lowest last.
     open: Vec<Level<'a>>,
@@ -339,7 +343,7 @@ impl Entries<'_> {
                 continue;
             };
             let Block { part, counts } = block?;
-            let wanted = counts.map(|counts| counts.of(self.classes));
+            let wanted = counts.map(|counts| counts.of(&*self.classes));
             if let Some(wanted) = wanted.filter(|wanted| *wanted <= self.skip) {
                 self.skip -= wanted;
             } else if below == 0 {

@@ -64,7 +64,7 @@ fn check_queries(read: &dyn Read, sorted: &Sorted, from: &[u8], to: Option<&[u8]
         within.map(|(key, (class, value))| Entry { key: key.clone(), class: *class, value: value.clone() }).collect();
     assert_eq!(INDEX.count(read, from, to, &classes).unwrap(), expected.len() as u64);
     for falling in [false, true] {
-        let found = INDEX.entries(read, (from, to), falling, &classes, skip).unwrap();
+        let found = INDEX.entries(read, (from, to), falling, Box::new(classes), skip).unwrap();
         let found: Vec<_> = found.map(Result::unwrap).collect();
         assert_eq!(found, expected.iter().skip(usize::try_from(skip).unwrap()).cloned().collect::<Vec<_>>());
         expected.reverse();
@@ -125,7 +125,7 @@ fn a_page_costs_some_hundred_rows_wherever_it_is() {
     };
     let page = |read: &dyn Read, falling, class: u16, skip, expected: &[u64]| {
         let classes = |it: u16| class == 2 || it == class;
-        let found = index.entries(read, (&[], None), falling, &classes, skip).unwrap().take(expected.len());
+        let found = index.entries(read, (&[], None), falling, Box::new(classes), skip).unwrap().take(expected.len());
         let found: Vec<_> = found.map(|entry| u64::from_be_bytes(entry.unwrap().key.try_into().unwrap())).collect();
         assert_eq!(found, expected);
     };
