@@ -93,6 +93,8 @@ fn named(fact: &Fact) -> Vec<&str> {
         Fact::ReceiptSet(f) => Some(&f.room),
         Fact::AliasSet(f) => Some(&f.room),
         Fact::RoomPublished(f) => Some(&f.room),
+        Fact::EventReported(f) => Some(&f.room),
+        Fact::RoomReported(f) => Some(&f.room),
         _ => None,
     };
     room.into_iter().map(String::as_str).collect()

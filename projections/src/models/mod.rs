@@ -23,6 +23,7 @@
 //! | push | How many unread notifications and highlights has this user in this room? |
 //! | directory | Where does this alias point? Which rooms are in the public list, the largest first? |
 //! | rooms | What is this room called, how large is it, is it blocked? Which rooms are there, in any order? |
+//! | reports | What have users reported, the newest first, by whom, about whom, and how many are they? |
 //! | leases | Which node owns this shard of the work that is done once? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
@@ -43,6 +44,7 @@ pub mod push;
 pub mod push_rules;
 pub mod receipts;
 pub mod relations;
+pub mod reports;
 pub mod rooms;
 pub mod sessions;
 pub mod staging;
@@ -113,6 +115,7 @@ models! {
     Push = push,
     Directory = directory,
     Rooms = rooms,
+    Reports = reports,
     Leases = leases,
     Audit = audit,
 }

@@ -116,6 +116,10 @@ fn message_fact() -> impl Strategy<Value = Fact> {
             let op = PushRuleOp::Enabled(enabled);
             PushRuleChanged { user, kind: "override".into(), rule: ".m.rule.master".into(), op }.into()
         }),
+        1 => (user(), user()).prop_map(|(user, target)| {
+            UserReported { user, target, reason: "rude".into() }.into()
+        }),
+        1 => (1..4_u64).prop_map(|number| ReportRemoved { kind: ReportKind::User, number }.into()),
     ]
 }
 

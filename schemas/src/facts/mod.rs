@@ -11,6 +11,7 @@ mod events;
 mod keys;
 mod profiles;
 mod receipts;
+mod reports;
 mod rooms;
 mod server;
 mod sessions;
@@ -36,6 +37,7 @@ pub use keys::{
 };
 pub use profiles::ProfileFieldSet;
 pub use receipts::{ReceiptKind, ReceiptSet};
+pub use reports::{EventReported, ReportKind, ReportRemoved, RoomReported, UserReported};
 pub use rooms::{RoomBlocked, RoomForgotten, RoomsFollowed};
 pub use server::{Epoch, FormatBarrier, Genesis, IdleGap, ShardsTaken};
 pub use sessions::{LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed};
@@ -180,6 +182,11 @@ facts! {
     110 v 1 Verdict AliasSet,
     111 v 1 Verdict AliasRemoved,
     112 v 1 Verdict RoomPublished,
+
+    130 v 1 Allotment EventReported,
+    131 v 1 Allotment RoomReported,
+    132 v 1 Allotment UserReported,
+    133 v 1 Merge ReportRemoved,
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ every_fact! {
     AccountStatusSet RegistrationTokenSet RegistrationTokenRemoved SessionOpened SessionRefreshed LoginTokenIssued LoginTokenUsed DeviceAdded
     DeviceRenamed DeviceRemoved DeviceKeysUploaded OneTimeKeysUploaded FallbackKeysUploaded OneTimeKeysClaimed
     CrossSigningKeysSet SignaturesUploaded ProfileFieldSet AccountDataSet TagSet PushRuleChanged FilterStored ReceiptSet
-    ToDeviceSent ToDeviceAcknowledged AliasSet AliasRemoved RoomPublished
+    ToDeviceSent ToDeviceAcknowledged AliasSet AliasRemoved RoomPublished EventReported RoomReported UserReported
+    ReportRemoved
 }
 
 #[test]

@@ -38,7 +38,8 @@ fn sealed() -> Part {
 
 /// The samples, with the name of the case where there are several of a fact.
 pub(crate) fn samples() -> Vec<(&'static str, Fact)> {
-    [server(), events(), rooms(), accounts(), devices(), keys(), account_data(), messages(), directory()].concat()
+    [server(), events(), rooms(), accounts(), devices(), keys(), account_data(), messages(), directory(), reports()]
+        .concat()
 }
 
 fn server() -> Vec<(&'static str, Fact)> {
@@ -285,6 +286,24 @@ fn directory() -> Vec<(&'static str, Fact)> {
         ),
         ("", AliasRemoved { alias }.into()),
         ("", RoomPublished { room: ROOM.into(), published: true }.into()),
+    ]
+}
+
+fn reports() -> Vec<(&'static str, Fact)> {
+    let reported = |reason: Option<&str>, score| EventReported {
+        user: ALICE.into(),
+        room: ROOM.into(),
+        event: EVENT.into(),
+        sender: BOB.into(),
+        reason: reason.map(Into::into),
+        score,
+    };
+    vec![
+        ("", reported(Some("spam"), Some(-100)).into()),
+        ("bare", reported(None, None).into()),
+        ("", RoomReported { user: ALICE.into(), room: ROOM.into(), reason: "spam".into() }.into()),
+        ("", UserReported { user: ALICE.into(), target: BOB.into(), reason: "spam".into() }.into()),
+        ("", ReportRemoved { kind: ReportKind::User, number: 300 }.into()),
     ]
 }
 
