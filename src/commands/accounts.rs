@@ -214,7 +214,7 @@ pub async fn add_registration_token(
 ) -> Result<(), Error> {
     let decide = move |view: &View| {
         if accounts::registration_token(view, &token.token)?.is_some() {
-            return Err(Refusal::invalid("there is such a registration token already").into());
+            return Err(Refusal::invalid(format!("Token already exists: {}", token.token)).into());
         }
         set_token(view, token.clone())
     };
@@ -235,7 +235,7 @@ where
     F: FnMut(&mut RegistrationTokenSet) + Send + 'static,
 {
     let decide = move |view: &View| {
-        let found = accounts::registration_token(view, &token)?.ok_or_else(no_such_token)?;
+        let found = accounts::registration_token(view, &token)?.ok_or_else(|| no_such_token(&token))?;
         let accounts::RegistrationToken { uses_allowed, expires_at_ms, .. } = found;
         let mut set = RegistrationTokenSet { token: token.clone(), uses_allowed, expires_at_ms };
         change(&mut set);
@@ -250,7 +250,7 @@ where
 /// `M_NOT_FOUND`
 pub async fn remove_registration_token(commands: &Commands, origin: Origin, token: String) -> Result<(), Error> {
     let decide = move |view: &View| {
-        accounts::registration_token(view, &token)?.ok_or_else(no_such_token)?;
+        accounts::registration_token(view, &token)?.ok_or_else(|| no_such_token(&token))?;
         let key = registration_token(&token);
         let facts = vec![RegistrationTokenRemoved { token: token.clone() }.into()];
         let draft = Draft { reads: vec![unchanged(view, key)?], writes: vec![key], facts };
@@ -261,8 +261,8 @@ pub async fn remove_registration_token(commands: &Commands, origin: Origin, toke
 
 /// `M_NOT_FOUND`
 #[must_use]
-pub fn no_such_token() -> Refusal {
-    Refusal::not_found("there is no such registration token")
+pub fn no_such_token(token: &str) -> Refusal {
+    Refusal::not_found(format!("No such registration token: {token}"))
 }
 
 fn set_token(view: &View, token: RegistrationTokenSet) -> Result<Decision<()>, Error> {

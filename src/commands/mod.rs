@@ -25,6 +25,7 @@ pub mod membership;
 pub mod profiles;
 pub mod push_rules;
 pub mod receipts;
+pub mod reports;
 pub mod room;
 pub mod rooms;
 pub mod sessions;

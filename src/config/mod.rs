@@ -182,6 +182,7 @@ pub struct RateLimits {
     pub registration: Rate,
     pub message: Rate,
     pub join: Rate,
+    pub report: Rate,
 }
 
 /// How often something may be done.
@@ -312,7 +313,8 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let rates = &self.rate_limits;
-        let rates = [rates.login, rates.login_token, rates.failed_login, rates.registration, rates.message, rates.join];
+        let RateLimits { enabled: _, login, login_token, failed_login, registration, message, join, report } = *rates;
+        let rates = [login, login_token, failed_login, registration, message, join, report];
         let rules = [
             (!self.http.listen.is_empty(), "http.listen is empty: name at least one address"),
             (self.http.body_bytes >= 65_536, "http.body_bytes is below 65536, so that not even one event fits"),

@@ -39,6 +39,8 @@ pub enum Limit {
     Message,
     /// Joining, knocking on and creating rooms; by user.
     Join,
+    /// Reporting events, rooms and users; by user.
+    Report,
 }
 
 impl Limit {
@@ -50,6 +52,7 @@ impl Limit {
             Self::Registration => "registration",
             Self::Message => "message",
             Self::Join => "join",
+            Self::Report => "report",
         }
     }
 
@@ -61,6 +64,7 @@ impl Limit {
             Self::Registration => rates.registration,
             Self::Message => rates.message,
             Self::Join => rates.join,
+            Self::Report => rates.report,
         }
     }
 }

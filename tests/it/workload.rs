@@ -336,7 +336,10 @@ impl Town {
 
     fn read(&self, me: &Client) -> Asked {
         let (room, event) = self.pick(&self.events.borrow());
-        match self.below(4) {
+        match self.below(7) {
+            4 => (Method::POST, format!("/rooms/{room}/report/{event}"), json!({ "reason": "spam", "score": -50 })),
+            5 => (Method::POST, format!("/rooms/{room}/report"), json!({ "reason": "spam" })),
+            6 => (Method::POST, format!("/users/{}/report", me.user), json!({ "reason": "me" })),
             0 => {
                 let body = json!({ "m.fully_read": event, "m.read.private": event });
                 (Method::POST, format!("/rooms/{room}/read_markers"), body)
@@ -473,7 +476,11 @@ impl Town {
         let n = self.number() % 3;
         let tokens = "/_synapse/admin/v1/registration_tokens";
         let name = other.user.trim_start_matches('@').split(':').next().unwrap();
-        match self.below(5) {
+        match self.below(6) {
+            5 => {
+                let kind = self.pick(&["_synapse/admin/v1/user", "_synapse/admin/v1/event", "_everfold/admin/v1/room"]);
+                (Method::DELETE, format!("/{kind}_reports/{}", 1 + self.below(5)), json!({}))
+            }
             0 => (Method::POST, format!("{tokens}/new"), json!({ "token": format!("token{n}") })),
             1 => (Method::DELETE, format!("{tokens}/token{n}"), json!({})),
             2 => (Method::PUT, format!("/_synapse/admin/v1/users/{}/admin", other.user), json!({ "admin": true })),

@@ -5,6 +5,7 @@ pub mod params;
 mod projections;
 pub mod register;
 mod registration_tokens;
+mod reports;
 mod snapshot;
 mod users;
 
@@ -28,6 +29,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(projections::routes())
         .merge(register::routes())
         .merge(registration_tokens::routes())
+        .merge(reports::routes())
         .merge(snapshot::routes())
         .merge(users::routes())
 }

@@ -17,6 +17,7 @@ mod push_rules;
 mod receipts;
 mod registration;
 mod relations;
+mod reports;
 mod room_state;
 mod rooms;
 mod sessions;
@@ -53,6 +54,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(events_read::routes())
         .merge(room_state::routes())
         .merge(relations::routes())
+        .merge(reports::routes())
         .merge(typing::routes())
         .merge(user_directory::routes())
 }

@@ -1,2 +1,5 @@
+mod access;
 mod projections;
+mod registration_tokens;
+mod reports;
 mod users;

@@ -16,6 +16,7 @@ mod push_rules;
 mod receipts;
 mod registration;
 mod relations;
+mod reports;
 mod room_state;
 mod rooms;
 mod sessions;
