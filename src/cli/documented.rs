@@ -86,6 +86,11 @@ fn everfold(words: &[String]) -> (Vec<(String, String)>, Option<&[String]>) {
         |words: &'_ [String], found: fn(&str) -> bool| words.iter().position(|word| found(word)).map(|at| at + 1);
     let begin = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["everfold" | "target/debug/everfold", ..] => Some(1),
+        ["cargo", "bench" | "test", ..] => {
+            // Theirs are no settings of the server.
+            environment.clear();
+            None
+        }
         ["cargo", "run", ..] => after(words, |word| word == "--"),
         // The image's entry point is the program; `exec` has to name it.
         ["docker", "run", ..] => after(words, |word| word == "everfold"),
