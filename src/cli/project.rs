@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Where the log is: embedded, or kafka://BROKERS/TOPIC.
     #[arg(long, value_name = "BACKEND")]
     log: Option<String>,
+    /// Make a new signing key where the server's is lost for ever.
+    #[arg(long)]
+    new_signing_key: bool,
     /// Say whether the projector that runs is ready.
     #[arg(long)]
     check: bool,
@@ -54,7 +57,8 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }
     telemetry::init(&config.telemetry)?;
     let serve = args.settings.command("serve --no-projector", &config);
-    runtime.block_on(project(&config, &serve))
+    let world = World { new_signing_key: args.new_signing_key, ..World::default() };
+    runtime.block_on(project(&config, world, &serve))
 }
 
 /// Says how the projector stands.
@@ -73,10 +77,10 @@ async fn check(config: &Config, format: &Format) -> anyhow::Result<()> {
 }
 
 /// Projects until it is told to stop. `serve` is the command that serves beside it.
-async fn project(config: &Config, serve: &str) -> anyhow::Result<()> {
+async fn project(config: &Config, world: World, serve: &str) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let projector = tokio::select! {
-        started = Projector::start(config, World::default()) => started.map_err(explain)?,
+        started = Projector::start(config, world) => started.map_err(explain)?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };

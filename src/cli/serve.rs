@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// Serve beside `everfold project`, which folds on the same data folder.
     #[arg(long)]
     no_projector: bool,
+    /// Make a new signing key where the server's is lost for ever.
+    #[arg(long)]
+    new_signing_key: bool,
     /// Who may register: open, token or closed.
     #[arg(long, value_name = "MODE")]
     registration: Option<String>,
@@ -60,14 +63,15 @@ impl Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.settings.load(args.flags())?;
     telemetry::init(&config.telemetry)?;
+    let world = World { new_signing_key: args.new_signing_key, ..World::default() };
     let create = args.settings.command("user create NAME --admin", &config);
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, &create))
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config, world, &create))
 }
 
 /// Serves until it is told to stop. `create` is the command that makes an administrator.
-async fn serve(config: Config, create: &str) -> anyhow::Result<()> {
+async fn serve(config: Config, world: World, create: &str) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let start = Server::start(config, World::default());
+    let start = Server::start(config, world);
     let server = tokio::select! {
         started = start => started.context("the server can't start")?,
         _ = terminate.recv() => return Ok(()),

@@ -209,8 +209,7 @@ fn text(done: &Done, place: &Place) -> String {
     }
     if !done.has_signing_key {
         text += &format!(
-            "\nbefore the first start, put the server's signing.key at {}: without it the server makes another, which \
-             nobody knows",
+            "\nbefore the first start, put the server's signing.key at {}: without it the server does not start",
             place.signing_key.display()
         );
     }

@@ -1,7 +1,8 @@
 //! The server's own signing key, in a file of its own: never on the log.
 //!
 //! The file is one line in the form that Synapse uses too, `ed25519 a_AbCd <seed in unpadded base64>`, readable by its
-//! owner alone.
+//! owner alone. More lines may follow, of keys by which the server has signed before, and which only verify: in the same
+//! form, or as `old ed25519 a_AbCd <public key in unpadded base64>` where no more than that is left of them.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -36,8 +37,17 @@ pub enum KeyError {
         /// Why.
         source: io::Error,
     },
+    /// There is none, although the server has had one.
+    #[error(
+        "{path} is missing, but the log is one that this server has signed events on: restore the file from a backup or \
+         another node. Only if it is lost for ever, start once with --new-signing-key"
+    )]
+    Missing {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The file holds something else.
-    #[error("the signing key {path} is not one: {why}; it should be one line, `ed25519 a_AbCd <seed in base64>`")]
+    #[error("the signing key {path} is not one: {why}; it should be a line `ed25519 a_AbCd <seed in base64>`")]
     Malformed {
         /// Which file.
         path: PathBuf,
@@ -46,44 +56,65 @@ pub enum KeyError {
     },
 }
 
-/// The key by which this server signs what it says.
+/// The key by which this server signs what it says, and what it has signed by before.
 #[derive(Debug)]
 pub struct OwnKey {
     server: OwnedServerName,
     id: OwnedServerSigningKeyId,
     pair: Ed25519KeyPair,
+    /// The public halves of older keys.
+    old: PublicKeySet,
 }
 
 impl OwnKey {
-    /// Reads the key, or makes one where there is no file yet.
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// When there is no file, or it can't be read or holds something else.
+    pub fn open(path: &Path, server: &ServerName) -> Result<Self, KeyError> {
+        let text = fs::read_to_string(path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => KeyError::Missing { path: path.to_owned() },
+            _ => KeyError::File { path: path.to_owned(), source },
+        })?;
+        Self::parse(&text, server).map_err(|why| KeyError::Malformed { path: path.to_owned(), why })
+    }
+
+    /// Reads the keys, or makes one where there is no file.
     ///
     /// # Errors
     /// When the file can't be read or written, or holds something else.
-    pub fn open(path: &Path, server: &ServerName, random: &dyn Random) -> Result<Self, KeyError> {
-        let failed = |source| KeyError::File { path: path.to_owned(), source };
-        let line = match fs::read_to_string(path) {
-            Ok(line) => line,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    pub fn open_or_make(path: &Path, server: &ServerName, random: &dyn Random) -> Result<Self, KeyError> {
+        match Self::open(path, server) {
+            Err(KeyError::Missing { .. }) => {
                 let seed: [u8; 32] = random.bytes();
                 let line = format!("ed25519 a_{} {}\n", random.alphanumeric(4), base64(&seed));
-                write_new(path, &line).map_err(failed)?;
-                line
+                write_new(path, &line).map_err(|source| KeyError::File { path: path.to_owned(), source })?;
+                Self::open(path, server)
             }
-            Err(error) => return Err(failed(error)),
-        };
-        Self::parse(&line, server).map_err(|why| KeyError::Malformed { path: path.to_owned(), why })
+            opened => opened,
+        }
     }
 
-    fn parse(line: &str, server: &ServerName) -> Result<Self, String> {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let [algorithm, version, seed] = words[..] else {
-            return Err(format!("it has {} words, not three", words.len()));
-        };
-        if algorithm != "ed25519" {
-            return Err(format!("`{algorithm}` is not an algorithm that Matrix knows"));
+    fn parse(text: &str, server: &ServerName) -> Result<Self, String> {
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        let mut key = Self::parse_line(lines.next().unwrap_or_default(), server)?;
+        for line in lines {
+            let (id, public) = match line.trim().strip_prefix("old ") {
+                None => Self::parse_line(line, server).map(|old| (old.id().to_string(), old.public()))?,
+                Some(line) => {
+                    let (version, public) = fields(line)?;
+                    (key_id(version)?.to_string(), base64(&public))
+                }
+            };
+            if id == key.id.as_str() || key.old.insert(id.clone(), public).is_some() {
+                return Err(format!("it has two keys with the id {id}"));
+            }
         }
-        let seed: Base64 = Base64::parse(seed).map_err(|error| error.to_string())?;
-        let seed: [u8; 32] = seed.as_bytes().try_into().map_err(|_| "the seed is not 32 bytes".to_owned())?;
+        Ok(key)
+    }
+
+    fn parse_line(line: &str, server: &ServerName) -> Result<Self, String> {
+        let (version, seed) = fields(line)?;
         Self::from_seed(&seed, version, server)
     }
 
@@ -92,11 +123,10 @@ impl OwnKey {
     /// # Errors
     /// Says what is wrong when the version has other symbols than letters, digits and `_`.
     pub fn from_seed(seed: &[u8; 32], version: &str, server: &ServerName) -> Result<Self, String> {
-        let id = ServerSigningKeyId::parse(format!("ed25519:{version}"))
-            .map_err(|error| format!("`{version}` is not the version of a key: {error}"))?;
+        let id = key_id(version)?;
         let document = [&PKCS8_PREFIX[..], seed].concat();
         let pair = Ed25519KeyPair::from_der(&document, version.to_owned()).map_err(|error| error.to_string())?;
-        Ok(Self { server: server.to_owned(), id, pair })
+        Ok(Self { server: server.to_owned(), id, pair, old: PublicKeySet::new() })
     }
 
     /// Whose key it is.
@@ -117,10 +147,11 @@ impl OwnKey {
         base64(&self.pair.public_key())
     }
 
-    /// Its public half, as verification wants it.
+    /// Its public half and those of older keys, as verification wants them.
     #[must_use]
     pub fn public_map(&self) -> PublicKeyMap {
-        let keys = PublicKeySet::from([(self.id.to_string(), self.public())]);
+        let mut keys = self.old.clone();
+        keys.insert(self.id.to_string(), self.public());
         PublicKeyMap::from([(self.server.to_string(), keys)])
     }
 
@@ -156,6 +187,25 @@ impl OwnKey {
     }
 }
 
+/// The version of a key and its 32 bytes.
+fn fields(line: &str) -> Result<(&str, [u8; 32]), String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [algorithm, version, bytes] = words[..] else {
+        return Err(format!("a line has {} words, not three", words.len()));
+    };
+    if algorithm != "ed25519" {
+        return Err(format!("`{algorithm}` is not an algorithm that Matrix knows"));
+    }
+    let bytes: Base64 = Base64::parse(bytes).map_err(|error| error.to_string())?;
+    let bytes = bytes.as_bytes().try_into().map_err(|_| "a key is not 32 bytes".to_owned())?;
+    Ok((version, bytes))
+}
+
+fn key_id(version: &str) -> Result<OwnedServerSigningKeyId, String> {
+    ServerSigningKeyId::parse(format!("ed25519:{version}"))
+        .map_err(|error| format!("`{version}` is not the version of a key: {error}"))
+}
+
 fn base64(bytes: &[u8]) -> Base64 {
     Base64::new(bytes.to_vec())
 }
@@ -188,12 +238,14 @@ mod tests {
     fn a_key_is_made_once_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("signing.key");
-        let made = OwnKey::open(&path, server_name!("x"), &SimulatedRandom::seeded(1)).unwrap();
+        let missing = OwnKey::open(&path, server_name!("x")).unwrap_err();
+        assert!(matches!(missing, KeyError::Missing { .. }), "{missing}");
+        let made = OwnKey::open_or_make(&path, server_name!("x"), &SimulatedRandom::seeded(1)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        let read = OwnKey::open(&path, server_name!("x"), &SystemRandom).unwrap();
+        let read = OwnKey::open_or_make(&path, server_name!("x"), &SystemRandom).unwrap();
         assert_eq!((made.id(), made.public()), (read.id(), read.public()));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        let other = OwnKey::open(&folder.path().join("other"), server_name!("x"), &SystemRandom).unwrap();
+        let other = OwnKey::open_or_make(&folder.path().join("other"), server_name!("x"), &SystemRandom).unwrap();
         assert_ne!(made.public(), other.public());
     }
 
@@ -203,7 +255,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("signing.key");
         fs::write(&path, "ed25519 1 YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1\n").unwrap();
-        let key = OwnKey::open(&path, server_name!("domain"), &SystemRandom).unwrap();
+        let key = OwnKey::open(&path, server_name!("domain")).unwrap();
         let mut object = serde_json::from_str("{}").unwrap();
         key.sign_json(&mut object).unwrap();
         assert_eq!(
@@ -214,15 +266,35 @@ mod tests {
     }
 
     #[test]
+    fn older_keys_verify_and_do_not_sign() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signing.key");
+        let key = |seed: u8, version: &str| OwnKey::from_seed(&[seed; 32], version, server_name!("x")).unwrap();
+        let line = |seed: u8, version: &str| format!("ed25519 {version} {}\n", base64(&[seed; 32]));
+        let text = line(3, "c") + &line(2, "b") + &format!("\nold ed25519 a {}\n", key(1, "a").public());
+        fs::write(&path, &text).unwrap();
+        let read = OwnKey::open(&path, server_name!("x")).unwrap();
+        assert_eq!((read.id(), read.public()), (key(3, "c").id(), key(3, "c").public()));
+        for signer in [key(1, "a"), key(2, "b"), read] {
+            let mut object = serde_json::from_str("{}").unwrap();
+            signer.sign_json(&mut object).unwrap();
+            verify_json(&OwnKey::open(&path, server_name!("x")).unwrap().public_map(), &object).unwrap();
+        }
+        fs::write(&path, text + &line(4, "a")).unwrap();
+        let error = OwnKey::open(&path, server_name!("x")).unwrap_err();
+        assert!(error.to_string().contains("two keys with the id ed25519:a"), "{error}");
+    }
+
+    #[test]
     fn says_what_is_wrong_with_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("signing.key");
         for text in ["", "ed25519 a_x", "rsa a_x AAAA", "ed25519 a_x AAAA", "ed25519 a-x/ AAAA", "ed25519 a_x !"] {
             fs::write(&path, text).unwrap();
-            let error = OwnKey::open(&path, server_name!("x"), &SystemRandom).unwrap_err();
+            let error = OwnKey::open_or_make(&path, server_name!("x"), &SystemRandom).unwrap_err();
             assert!(matches!(error, KeyError::Malformed { .. }), "{text}: {error}");
         }
         let missing = folder.path().join("no/such/folder");
-        assert!(matches!(OwnKey::open(&missing, server_name!("x"), &SystemRandom), Err(KeyError::File { .. })));
+        assert!(matches!(OwnKey::open_or_make(&missing, server_name!("x"), &SystemRandom), Err(KeyError::File { .. })));
     }
 }

@@ -6,7 +6,9 @@ use ruma::{
     canonical_json::CanonicalJsonValue,
     room_version_rules::RoomVersionRules,
     serde::Base64,
-    signatures::{content_hash, reference_hash, required_server_signatures_to_verify_event, verify_json},
+    signatures::{
+        VerificationError, content_hash, reference_hash, required_server_signatures_to_verify_event, verify_json,
+    },
 };
 use schemas::{Fact, Part, facts::EventLearned};
 
@@ -105,9 +107,12 @@ fn check_signature(
     };
     let required = required_server_signatures_to_verify_event(skeleton, &rules.signatures);
     match (signature, required.map_err(|error| error.to_string())?.contains(server)) {
-        (true, _) => {
-            verify_json(&own.public_map(), &signed).map_err(|error| format!("this server's signature: {error}"))
-        }
+        (true, _) => verify_json(&own.public_map(), &signed).map_err(|error| match error {
+            VerificationError::NoSupportedSignatureForEntity(_) => {
+                "it was signed by another key than those in signing.key: add the older one there".to_owned()
+            }
+            error => format!("this server's signature: {error}"),
+        }),
         (false, true) => Err("this server's signature is missing".into()),
         (false, false) => Ok(()),
     }

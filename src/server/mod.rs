@@ -15,6 +15,7 @@ use std::{
 use ground::Ground;
 use neighbours::Neighbours;
 use projections::{Source, StoreError};
+use schemas::Lsn;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -53,12 +54,14 @@ pub struct World {
     pub channel: Option<Join>,
     /// Whether the data folder notes where the server is, for the commands that ask it.
     pub announced: bool,
+    /// Whether a signing key may be made for a log on which another one has signed.
+    pub new_signing_key: bool,
 }
 
 impl Default for World {
     fn default() -> Self {
         let (clock, random) = (Arc::new(SystemClock::default()), Arc::new(SystemRandom));
-        Self { clock, random, log: None, lens: None, channel: None, announced: true }
+        Self { clock, random, log: None, lens: None, channel: None, announced: true, new_signing_key: false }
     }
 }
 
@@ -129,7 +132,7 @@ impl Server {
         };
         let (log, driver, link, read_only) =
             (Arc::clone(&ground.log), ground.driver.take(), ground.link.take(), ground.read_only);
-        let key = OwnKey::open(&config.signing_key_file(), &config.server_name, &*world.random)?;
+        let key = signing_key(&config, &world, &*log, read_only.is_some())?;
         let number = link.as_ref().map_or(config.node.number, Link::number);
         let node = Node { number, boot: world.random.alphanumeric(8) };
         // Nothing is told by who only shows what was.
@@ -269,6 +272,19 @@ fn notifier(source: Arc<dyn Source>, progress: &Progress, ephemeral: &Ephemeral)
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
     let what = what.into();
     move |source| StartError::Io { what, source }
+}
+
+/// The signing key. One is made where none can have signed anything yet, where none is needed any more, or by request.
+fn signing_key(config: &Config, world: &World, log: &dyn LogReader, read_only: bool) -> Result<OwnKey, KeyError> {
+    let (file, server) = (config.signing_key_file(), &config.server_name);
+    let key = if log.tail() <= Lsn::FIRST || read_only || world.new_signing_key {
+        OwnKey::open_or_make(&file, server, &*world.random)?
+    } else {
+        OwnKey::open(&file, server)?
+    };
+    // Whoever loses the key finds its public half here, by which its signatures can be verified.
+    tracing::info!(id = %key.id(), public = %key.public(), "signs by this key");
+    Ok(key)
 }
 
 /// The shared secret: from the settings, or one that was made at the first start.

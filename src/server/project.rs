@@ -2,11 +2,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use projections::Cursor;
 
-use super::{StartError, World, ground, io, shared_secret};
+use super::{StartError, World, ground, io, shared_secret, signing_key};
 use crate::{
     config::Config,
     fold::Driver,
-    keys::OwnKey,
     log::Log,
     metrics::Metrics,
     processes::{Hub, Projecting},
@@ -31,7 +30,7 @@ impl Projector {
         let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
         let (log, driver) = ground::open_to_fold(config, &world, &metrics).await?;
         // Made once, before several processes look for them.
-        OwnKey::open(&config.signing_key_file(), &config.server_name, &*world.random)?;
+        signing_key(config, &world, &*log, false)?;
         shared_secret(config, &*world.random)?;
         let snapshots = ground::snapshots(config, &world, &log, &driver);
         let hub = Hub::start(Projecting {

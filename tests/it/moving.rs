@@ -74,6 +74,7 @@ async fn a_server_moves_with_its_log_and_keeps_its_read_models() {
     let third = other.path().join("third");
     let epoch = printed(&log_copy(&third, &["--as-new-epoch"])).pop().unwrap();
     assert_eq!((&epoch["tail"], epoch["epoch"].as_u64().unwrap() >> 40), (&rest["tail"], 1));
+    std::fs::copy(larger.join("signing.key"), third.join("signing.key")).unwrap();
     let served = serve(&third);
     Client::new(served.url.clone()).with_token(anna.token()).say(&room, "again").await;
     let stat = printed(&run(&mut everfold(&third, &["log", "stat"]), "")).remove(0);

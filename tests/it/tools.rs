@@ -6,7 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use everfold::log::{EmbeddedLog, EmbeddedOptions, Log, LogReader};
+use everfold::{
+    keys::OwnKey,
+    log::{EmbeddedLog, EmbeddedOptions, Log, LogReader},
+};
+use ruma::server_name;
 use schemas::{Fact, Lsn, Part, Record};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -263,6 +267,37 @@ async fn an_altered_log_is_found_with_its_position() {
     let (first, forged) = forge(b"anna", b"Anna", &["read-models"]).await;
     let (lsn, why) = damage(forged.path());
     assert!(lsn >= first && why.contains("altered"), "{lsn}: {why}");
+}
+
+#[tokio::test]
+async fn a_signing_key_that_is_gone_is_replaced_by_request_alone() {
+    let Town { data, served, .. } = Town::found().await;
+    assert_eq!(served.signal("TERM"), Some(0));
+    let file = data.path().join("signing.key");
+    let old = std::fs::read_to_string(&file).unwrap();
+    let public = OwnKey::open(&file, server_name!("localhost")).unwrap().public();
+    std::fs::remove_file(&file).unwrap();
+    for refused in [&["serve", "--listen", "127.0.0.1:0"][..], &["project"], &["user", "create", "carl"]] {
+        let refused = run(&mut everfold(data.path(), refused), "password of carl\n");
+        assert!(refused.status.code() == Some(1) && text(&refused).contains("--new-signing-key"), "{}", text(&refused));
+        assert!(!file.exists());
+    }
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--registration", "open", "--new-signing-key"];
+    let served = Served::of(&mut everfold(data.path(), &arguments));
+    let nobody = Client::new(served.url.clone());
+    let body = json!({ "username": "carl", "password": "password of carl", "auth": { "type": "m.login.dummy" } });
+    nobody.logged_in(&nobody.post("/register", body).await.ok()).room_with(&[]).await;
+    assert_eq!(served.signal("TERM"), Some(0));
+    let (_, why) = damage(data.path());
+    assert!(why.contains("another key than those in signing.key"), "{why}");
+    let new = std::fs::read_to_string(&file).unwrap();
+    let name = old.split(' ').nth(1).unwrap();
+    for with_old in [new.clone() + &old, format!("{new}old ed25519 {name} {public}\n")] {
+        std::fs::write(&file, with_old).unwrap();
+        assert_eq!(tool(data.path(), &["log", "verify"])[0]["signatures"], true);
+    }
+    std::fs::write(&file, old + &new).unwrap();
+    assert_eq!(Served::start(data.path()).signal("TERM"), Some(0), "what it signed by before is its own");
 }
 
 /// A fact with other content: what users are called, and what they say.

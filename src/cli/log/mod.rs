@@ -99,7 +99,7 @@ Examples:
   everfold log verify | jq .chain                       two nodes that agree on this agree on the whole history
 
 It recomputes the hash chain and compares it with what is noted on the log and in the read models, decodes every fact,
-and checks each event's id and content hash, and this server's signature if its signing key is in the data folder.")]
+and checks each event's id and content hash, and this server's signature if its signing key is in the data folder, by that key or by older ones that stand below it.")]
     Verify,
     /// Copy a log, from one backend to another or to another folder, as it is: read models fit the copy, too.
     #[command(after_help = "\

@@ -1,4 +1,4 @@
-use std::{cell::Cell, io};
+use std::cell::Cell;
 
 use projections::{Cursor, View};
 use schemas::{Chain, Fact, Lsn};
@@ -9,9 +9,8 @@ use crate::{
         damage,
         output::{Output, bar, report, time},
     },
-    clock::SystemRandom,
     config::Config,
-    keys::OwnKey,
+    keys::{KeyError, OwnKey},
     log::{
         LogReader, ReadError, genesis,
         verify::{Checks, Verified, verify},
@@ -91,17 +90,13 @@ fn check(config: &Config) -> anyhow::Result<Sound> {
     Ok(Sound { ok: true, tail, log_time, chain, records, facts, events: events.get(), bytes, signatures, read_models })
 }
 
-/// The key in the data folder; none if it isn't there, as beside a copy of the log.
+/// The keys in the data folder; none if it isn't there, as beside a copy of the log.
 fn signing_key(config: &Config, log: &dyn LogReader) -> anyhow::Result<Option<OwnKey>> {
     let file = config.signing_key_file();
     let Some(genesis) = genesis(log)? else { return Ok(None) };
-    match std::fs::metadata(&file) {
-        Ok(_) => {
-            let server = ruma::OwnedServerName::try_from(genesis.server_name)?;
-            Ok(Some(OwnKey::open(&file, &server, &SystemRandom)?))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
+    match OwnKey::open(&file, &ruma::OwnedServerName::try_from(genesis.server_name)?) {
+        Err(KeyError::Missing { .. }) => Ok(None),
+        opened => Ok(Some(opened?)),
     }
 }
 
