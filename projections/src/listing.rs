@@ -236,7 +236,7 @@ mod tests {
         ) {
             let mut batch = Batch::new(&Nothing);
             for (n, row) in rows.iter().enumerate() {
-                let texts = Texts { texts: &[&row.text], class: row.class };
+                let texts = Texts { texts: vec![&row.text], class: row.class };
                 TEXTS.change(&mut batch, nid(n), None, Some(texts)).unwrap();
                 ORDER.insert(&mut batch, &place(&rows, nid(n)), row.class.into(), &nid(n).to_bytes()).unwrap();
             }

@@ -51,9 +51,9 @@ fn lowered(text: &str) -> impl Iterator<Item = char> + '_ {
 }
 
 /// What a row is found by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Texts<'a> {
-    pub(crate) texts: &'a [&'a str],
+    pub(crate) texts: Vec<&'a str>,
     /// What the row can be filtered by.
     pub(crate) class: u8,
 }
@@ -100,6 +100,9 @@ impl Suffixes {
         was: Option<Texts<'_>>,
         is: Option<Texts<'_>>,
     ) -> Result<(), StoreError> {
+        if was == is {
+            return Ok(());
+        }
         let suffixes = |texts: Option<Texts<'_>>| texts.map(|texts| texts.suffixes(row)).unwrap_or_default();
         let (was, is) = (suffixes(was), suffixes(is));
         for key in was.keys().filter(|key| !is.contains_key(*key)) {
@@ -178,13 +181,10 @@ mod tests {
             Some(is) => rows.insert(row, is.clone()),
             None => rows.remove(&row),
         };
-        let strs = |it: &Option<(Vec<String>, u8)>| -> Vec<String> { it.clone().map(|it| it.0).unwrap_or_default() };
-        let (was_texts, is_texts) = (strs(&was), strs(&is));
-        let was_texts: Vec<&str> = was_texts.iter().map(String::as_str).collect();
-        let is_texts: Vec<&str> = is_texts.iter().map(String::as_str).collect();
-        let was = was.map(|(_, class)| Texts { texts: &was_texts, class });
-        let is = is.map(|(_, class)| Texts { texts: &is_texts, class });
-        INDEX.change(batch, nid(row), was, is).unwrap();
+        fn texts((texts, class): &(Vec<String>, u8)) -> Texts<'_> {
+            Texts { texts: texts.iter().map(String::as_str).collect(), class: *class }
+        }
+        INDEX.change(batch, nid(row), was.as_ref().map(texts), is.as_ref().map(texts)).unwrap();
     }
 
     fn check(read: &dyn Read, rows: &Rows, term: &str, wanted: u8) {

@@ -5,7 +5,7 @@ use schemas::{
 };
 use serde_json::Value as Content;
 
-use super::{BLOCKS, Block, FIGURES, Figures, ORDERS, Order, SETTINGS, Settings, TOTALS, Value, block};
+use super::{BLOCKS, Block, FIGURES, Figures, Order, SETTINGS, Settings, Summary, TEXTS, block, settings};
 use crate::{
     At, Batch, FoldError, StoreError,
     models::{directory, events, membership, state},
@@ -27,7 +27,7 @@ pub(super) fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<()
                 changed.extend(redacted(nid, &target, batch)?);
             }
             let resettled = resettle(effect.head.room, changed, batch)?;
-            relist(effect.head.room, resettled.as_ref(), batch)?;
+            relist(effect.head.room, resettled, batch)?;
         }
     }
     Ok(())
@@ -104,7 +104,7 @@ fn resettle(room: Nid, changed: Vec<Changed>, batch: &mut Batch<'_>) -> Result<O
     if changed.is_empty() {
         return Ok(None);
     }
-    let before: Settings = row(batch, SETTINGS, room.to_bytes())?.unwrap_or_default();
+    let before = settings(batch, room)?;
     let mut after = before.clone();
     for Changed { event_type, event } in changed {
         let event = match event {
@@ -159,9 +159,9 @@ fn is_made_by_sender(version: &str) -> bool {
 }
 
 /// Brings a room's keys to what is true of it now.
-fn relist(room: Nid, resettled: Option<&Resettled>, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+fn relist(room: Nid, resettled: Option<Resettled>, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let before: Option<Figures> = row(batch, FIGURES, room.to_bytes())?;
-    if before.is_none() && resettled.is_none_or(|settings| settings.after.version.is_none()) {
+    if before.is_none() && resettled.as_ref().is_none_or(|settings| settings.after.version.is_none()) {
         return Ok(());
     }
     let after = figures(room, batch)?;
@@ -170,19 +170,17 @@ fn relist(room: Nid, resettled: Option<&Resettled>, batch: &mut Batch<'_>) -> Re
         return Ok(());
     }
     let Some(id) = events::room(batch, room)?.map(|room| room.id) else { return Ok(()) };
-    for order in Order::ALL {
-        let was = match &before {
-            Some(figures) => {
-                resettled.and_then(|settings| order.setting(&settings.before)).or_else(|| order.figure(figures))
-            }
-            None => None,
-        };
-        let is = resettled.and_then(|settings| order.setting(&settings.after)).or_else(|| order.figure(&after));
-        rekey(order, room, &id, was, is, batch);
-    }
+    let (settings_before, settings) = match resettled {
+        Some(Resettled { before, after }) => (before, after),
+        None => {
+            let settings = settings(batch, room)?;
+            (settings.clone(), settings)
+        }
+    };
+    let was = before.map(|figures| Summary { id: id.clone(), settings: settings_before, figures });
+    place(room, was.as_ref(), Some(&Summary { id, settings, figures: after }), batch)?;
     if moved {
         batch.put(FIGURES, room.to_bytes(), &after);
-        count(before.as_ref(), &after, batch)?;
     }
     Ok(())
 }
@@ -197,28 +195,20 @@ fn figures(room: Nid, batch: &Batch<'_>) -> Result<Figures, StoreError> {
     })
 }
 
-fn rekey(order: Order, room: Nid, id: &str, was: Option<Value<'_>>, is: Option<Value<'_>>, batch: &mut Batch<'_>) {
-    if was == is {
-        return;
+/// Moves a room in the indexes from where it was to where it is: nowhere, if it isn't listed.
+fn place(room: Nid, was: Option<&Summary>, is: Option<&Summary>, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+    for order in Order::ALL {
+        let same = |was: &Summary, is: &Summary| order.value(was) == order.value(is) && was.class() == is.class();
+        if was.zip(is).is_some_and(|(was, is)| same(was, is)) {
+            continue;
+        }
+        let (from, to) = (was.map(|room| order.place(room)), is.map(|room| order.place(room)));
+        if let Some(from) = from.filter(|from| Some(from) != to.as_ref()) {
+            order.index().remove(batch, &from)?;
+        }
+        if let (Some(to), Some(is)) = (to, is) {
+            order.index().insert(batch, &to, is.class().into(), &room.to_bytes())?;
+        }
     }
-    if let Some(was) = was {
-        batch.delete(ORDERS, order.key(was, id));
-    }
-    if let Some(is) = is {
-        batch.put_raw(ORDERS, order.key(is, id), room.to_bytes().to_vec());
-    }
-}
-
-/// Counts rooms by what the admin API can filter them by.
-fn count(before: Option<&Figures>, after: &Figures, batch: &mut Batch<'_>) -> Result<(), StoreError> {
-    let class = |figures: &Figures| [u8::from(figures.public), u8::from(figures.joined == 0)];
-    let (from, to) = (before.map(class), class(after));
-    if from == Some(to) {
-        return Ok(());
-    }
-    for (class, by) in from.map(|from| (from, -1)).into_iter().chain([(to, 1)]) {
-        let count = row::<u64>(batch, TOTALS, class)?.unwrap_or_default().saturating_add_signed(by);
-        batch.put(TOTALS, class, &count);
-    }
-    Ok(())
+    TEXTS.change(batch, room, was.map(Summary::found_by), is.map(Summary::found_by))
 }

@@ -3,8 +3,9 @@
 //! What is this room called, how large is it, who can join? Which rooms come after this one by that value? Which have a
 //! name like this? How many are there? Is this room blocked?
 //!
-//! Tables: 1 `room -> Settings`, from the current state; 2 `room -> Figures`, of the rooms that are listed; 3 `order | value
-//! | room id -> room`, one key for each order of each listed room; 4 `class -> number of listed rooms`; 5 `room id -> Block`.
+//! Tables: 1 `room -> Settings`, from the current state; 2 `room -> Figures`, of the rooms that are listed; 3 for each order
+//! of the listed rooms an index `value | room id -> room` that counts; 5 `room id -> Block`; 6 the suffixes of the listed
+//! rooms' names and aliases. Both indexes know of each room whether it is public and whether it is empty.
 //!
 //! A room is listed once the create event is in its current state: not if this server knows no more than an invitation to
 //! it. A message changes nothing here, and a change of the state rewrites the keys of those orders whose value changed.
@@ -19,15 +20,18 @@ use serde::{Deserialize, Serialize};
 use super::events;
 use crate::{
     Model, Projection, StoreError,
-    keys::{KeyBuf, after_prefix},
-    read::{Range, Read, Table, malformed_key, row, rows},
+    counted::Counted,
+    keys::KeyBuf,
+    listing::{Listing, Page, Search},
+    read::{Read, Table, malformed_key, row},
+    suffixes::{Suffixes, Term, Texts},
 };
 
 const SETTINGS: Table = Table { model: Model::Rooms, prefix: 1 };
 const FIGURES: Table = Table { model: Model::Rooms, prefix: 2 };
 const ORDERS: Table = Table { model: Model::Rooms, prefix: 3 };
-const TOTALS: Table = Table { model: Model::Rooms, prefix: 4 };
 const BLOCKS: Table = Table { model: Model::Rooms, prefix: 5 };
+const TEXTS: Suffixes = Suffixes::new(Table { model: Model::Rooms, prefix: 6 }, 0);
 
 /// Texts are sorted by so many bytes of them; rooms that have these in common, by their ids.
 const SORTED_BYTES: usize = 255;
@@ -35,7 +39,7 @@ const SORTED_BYTES: usize = 255;
 /// This model's fold.
 pub const PROJECTION: Projection = Projection {
     model: Model::Rooms,
-    version: 1,
+    version: 2,
     reads: &[Model::Staging, Model::Events, Model::State, Model::Membership, Model::Directory],
     fold: fold::fold,
 };
@@ -160,9 +164,14 @@ impl Order {
         matches!(self, Self::JoinedMembers | Self::JoinedLocalMembers | Self::Version | Self::StateEvents)
     }
 
-    /// The value, if it is one of the settings.
-    fn setting(self, settings: &Settings) -> Option<Value<'_>> {
+    fn value(self, room: &Summary) -> Value<'_> {
+        let Summary { settings, figures, .. } = room;
         let text = match self {
+            Self::JoinedMembers => return Value::Number(figures.joined),
+            Self::JoinedLocalMembers => return Value::Number(figures.joined_local),
+            Self::StateEvents => return Value::Number(figures.state_events),
+            Self::Public => return Value::Number(figures.public.into()),
+            Self::Federatable => return Value::Number(settings.federatable.into()),
             Self::Name => &settings.name,
             Self::CanonicalAlias => &settings.canonical_alias,
             Self::Version => &settings.version,
@@ -171,32 +180,23 @@ impl Order {
             Self::JoinRules => &settings.join_rule,
             Self::GuestAccess => &settings.guest_access,
             Self::HistoryVisibility => &settings.history_visibility,
-            Self::Federatable => return Some(Value::Number(settings.federatable.into())),
-            Self::Public | Self::JoinedMembers | Self::JoinedLocalMembers | Self::StateEvents => return None,
         };
-        Some(Value::Text(text.as_deref()))
+        Value::Text(text.as_deref())
     }
 
-    /// The value, if it is one of the figures.
-    fn figure(self, figures: &Figures) -> Option<Value<'static>> {
-        let number = match self {
-            Self::JoinedMembers => figures.joined,
-            Self::JoinedLocalMembers => figures.joined_local,
-            Self::StateEvents => figures.state_events,
-            Self::Public => figures.public.into(),
-            _ => return None,
-        };
-        Some(Value::Number(number))
+    const fn index(self) -> Counted {
+        Counted::new(ORDERS, self as u8)
     }
 
-    fn key(self, value: Value<'_>, room: &str) -> KeyBuf {
-        let key = KeyBuf::new().u8(self as u8);
-        let key = match value {
+    /// Where a room stands.
+    fn place(self, room: &Summary) -> Vec<u8> {
+        let key = KeyBuf::new();
+        let key = match self.value(room) {
             Value::Text(Some(text)) => key.u8(0).str(sorted_part(text)),
             Value::Text(None) => key.u8(1),
             Value::Number(number) => key.u64(number),
         };
-        key.raw(room.as_bytes())
+        key.raw(room.id.as_bytes()).into()
     }
 }
 
@@ -205,10 +205,6 @@ fn sorted_part(text: &str) -> &str {
     // One of the last four ends is between characters; a shorter text is whole.
     (SORTED_BYTES - 3..=SORTED_BYTES).rev().find_map(|end| text.get(..end)).unwrap_or(text)
 }
-
-/// Where a room stands in one of the orders, to go on from: bytes without a meaning of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place(pub Vec<u8>);
 
 /// Which rooms to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -222,35 +218,33 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether it lets all rooms through.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        *self == Self::default()
-    }
-
-    fn takes_figures(&self, figures: &Figures) -> bool {
-        self.public.is_none_or(|public| public == figures.public)
-            && self.empty.is_none_or(|empty| empty == (figures.joined == 0))
-    }
-
-    fn takes(&self, read: &dyn Read, room: Nid) -> Result<bool, StoreError> {
-        if self.is_open() {
-            return Ok(true);
-        }
-        Ok(summary(read, room)?.is_some_and(|room| {
-            self.takes_figures(&room.figures) && self.term.as_ref().is_none_or(|term| room.is_named_like(term))
-        }))
+    /// Whether it lets rooms of a class through.
+    fn takes(&self, class: u8) -> bool {
+        let fits = |wanted: Option<bool>, bit: u8| wanted.is_none_or(|wanted| wanted == (class & bit != 0));
+        fits(self.public, PUBLIC) && fits(self.empty, EMPTY)
     }
 }
 
+/// A class of rooms: those in the public list …
+const PUBLIC: u8 = 1;
+/// … and those without a joined member.
+const EMPTY: u8 = 2;
+
 impl Summary {
-    /// Whether the name or the alias before the server has this in any case, or the id is this.
-    #[must_use]
-    pub fn is_named_like(&self, term: &str) -> bool {
-        let term_in = |text: &str| text.to_lowercase().contains(&term.to_lowercase());
+    fn class(&self) -> u8 {
+        let bit = |bit, is| if is { bit } else { 0 };
+        bit(PUBLIC, self.figures.public) | bit(EMPTY, self.figures.joined == 0)
+    }
+
+    /// Its name, and its alias before the server.
+    fn found_by(&self) -> Texts<'_> {
         let alias = self.settings.canonical_alias.as_deref().unwrap_or_default();
         let localpart = alias.split_once(':').map_or(alias, |(localpart, _)| localpart).trim_start_matches('#');
-        self.settings.name.as_deref().is_some_and(term_in) || term_in(localpart) || self.id == term
+        Texts { texts: vec![self.settings.name.as_deref().unwrap_or_default(), localpart], class: self.class() }
+    }
+
+    fn is_named(&self, term: &Term) -> bool {
+        self.found_by().texts.iter().any(|text| term.is_in(text))
     }
 }
 
@@ -283,49 +277,34 @@ pub fn settings(read: &dyn Read, room: Nid) -> Result<Settings, StoreError> {
     Ok(row(read, SETTINGS, room.to_bytes())?.unwrap_or_default())
 }
 
-/// The rooms that a filter takes, by one value and, where that is the same, by id; from one place on (exclusive) or all.
+/// The rooms that a filter takes, by one value and, where that is the same, by id; without the first `offset`, and at most
+/// `limit`. `falling` gives both from the highest down.
 ///
-/// `falling` gives both from the highest down. Without a filter a room costs one key.
-pub fn list<'a>(
-    read: &'a dyn Read,
-    order: Order,
-    falling: bool,
-    after: Option<&Place>,
-    filter: &'a Filter,
-) -> impl Iterator<Item = Result<(Place, Nid), StoreError>> + 'a {
-    let prefix = [order as u8];
-    let at = |place: &Place| [&prefix, place.0.as_slice()].concat();
-    let range = match after {
-        Some(place) if falling => Range { from: prefix.to_vec(), to: Some(at(place)), reverse: true },
-        // A key with one more byte is the first one after it.
-        Some(place) => Range { from: [at(place), vec![0]].concat(), to: after_prefix(&prefix), reverse: false },
-        None => Range { reverse: falling, ..Range::prefix(prefix) },
-    };
-    let places = read.scan(ORDERS, range).map(|row| {
-        let (key, room) = row?;
-        let place = key.get(1..).map(|place| Place(place.to_vec()));
-        place.zip(Nid::from_slice(&room)).ok_or_else(|| malformed_key(ORDERS))
-    });
-    places.filter_map(move |row| {
-        let taken = row.and_then(|(place, room)| Ok(filter.takes(read, room)?.then_some((place, room))));
-        taken.transpose()
-    })
-}
-
-/// How many rooms a filter takes. With a term it looks at each room.
+/// A page costs its rooms, and some hundred keys wherever it is. One of a search costs less than all the rooms that are
+/// found, or than those in front of it.
 ///
 /// # Errors
 /// When the store fails.
-pub fn count(read: &dyn Read, filter: &Filter) -> Result<u64, StoreError> {
-    if filter.term.is_some() {
-        return list(read, Order::Name, false, None, filter).try_fold(0, |count, row| row.map(|_| count + 1));
-    }
-    rows::<u64>(read, TOTALS, Range::prefix([])).try_fold(0, |sum, row| {
-        let (class, count) = row?;
-        let [public, empty] = *class.as_slice() else { return Err(malformed_key(TOTALS)) };
-        let fits = |wanted: Option<bool>, is: u8| wanted.is_none_or(|wanted| u8::from(wanted) == is);
-        Ok(if fits(filter.public, public) && fits(filter.empty, empty) { sum + count } else { sum })
-    })
+pub fn page(
+    read: &dyn Read,
+    order: Order,
+    falling: bool,
+    filter: &Filter,
+    offset: u64,
+    limit: usize,
+) -> Result<Page, StoreError> {
+    let classes = |class| filter.takes(class);
+    let listing = Listing { read, order: order.index(), falling, classes: &classes, search: None };
+    let Some(id) = &filter.term else { return listing.page(offset, limit) };
+    let term = &Term::new(id);
+    let called =
+        events::room_nid(read, id)?.map(|room| Ok::<_, StoreError>((room, summary(read, room)?))).transpose()?;
+    let also = called
+        .and_then(|(nid, room)| room.filter(|room| filter.takes(room.class()) && !room.is_named(term)).map(|_| nid));
+    let finds = |room| Ok(summary(read, room)?.is_some_and(|room| room.id == *id || room.is_named(term)));
+    let place = |room| summary(read, room)?.map(|room| order.place(&room)).ok_or_else(|| malformed_key(ORDERS));
+    let search = Search { term, texts: TEXTS, also, finds: &finds, place: &place };
+    Listing { search: Some(&search), ..listing }.page(offset, limit)
 }
 
 /// The block of the room with this id, if it is blocked. The room need not be known.

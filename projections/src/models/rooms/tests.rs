@@ -1,3 +1,4 @@
+use proptest::{collection::vec, prelude::*};
 use schemas::{
     Fact,
     facts::{RoomBlocked, RoomPublished},
@@ -5,9 +6,12 @@ use schemas::{
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::testing::{
-    ALICE, World,
-    rooms::{Room, change},
+use crate::{
+    Range, Row,
+    testing::{
+        ALICE, World,
+        rooms::{Room, change},
+    },
 };
 
 const EVE: &str = "@eve:elsewhere.org";
@@ -24,13 +28,14 @@ fn found(world: &World, room: &str) -> Summary {
     summary(&world.view(), world.room(room)).unwrap().unwrap()
 }
 
+fn ids(world: &World, rows: &[Nid]) -> Vec<String> {
+    rows.iter().map(|room| summary(&world.view(), *room).unwrap().unwrap().id).collect()
+}
+
 fn listed(world: &World, order: Order, falling: bool, filter: &Filter) -> Vec<String> {
-    let view = world.view();
-    let rooms =
-        list(&view, order, falling, None, filter).map(|row| summary(&view, row.unwrap().1).unwrap().unwrap().id);
-    let rooms: Vec<_> = rooms.collect();
-    assert_eq!(count(&view, filter).unwrap(), rooms.len() as u64);
-    rooms
+    let page = page(&world.view(), order, falling, filter, 0, usize::MAX).unwrap();
+    assert_eq!(page.total, page.rows.len() as u64);
+    ids(world, &page.rows)
 }
 
 #[test]
@@ -166,28 +171,26 @@ fn rooms_stand_in_every_order_and_move_with_their_values() {
     assert_eq!(listed(&world, Order::Encryption, false, &all), ["!c:x", "!a:x", "!b:x"]);
     assert_eq!(listed(&world, Order::Public, true, &all), ["!a:x", "!c:x", "!b:x"]);
     assert_eq!(listed(&world, Order::StateEvents, true, &all), ["!c:x", "!b:x", "!a:x"]);
-    let keys = world.view().scan(ORDERS, Range::prefix([])).count();
-    assert_eq!(keys, Order::ALL.len() * ids.len());
+    assert_eq!(entries(&world).len(), Order::ALL.len() * ids.len());
     world.check_replay();
 }
 
 #[test]
-fn a_page_goes_on_where_the_last_one_ended() {
+fn pages_follow_each_other() {
     let mut world = World::new();
-    let ids: Vec<_> = (0..5).map(|n| format!("!{n}:x")).collect();
-    for id in &ids {
-        Room::made(&mut world, id, ALICE);
+    for n in 0..5 {
+        Room::made(&mut world, &format!("!{n}:x"), ALICE);
     }
-    let (view, all) = (world.view(), Filter::default());
-    for falling in [false, true] {
-        let (mut after, mut seen) = (None, Vec::new());
-        while let Some(row) = list(&view, Order::JoinedMembers, falling, after.as_ref(), &all).nth(1) {
-            let (place, room) = row.unwrap();
-            seen.push(summary(&view, room).unwrap().unwrap().id);
-            after = Some(place);
+    for (falling, expected) in
+        [(false, [["!0:x", "!1:x"], ["!2:x", "!3:x"]]), (true, [["!4:x", "!3:x"], ["!2:x", "!1:x"]])]
+    {
+        for (offset, expected) in [(0, &expected[0][..]), (2, &expected[1]), (5, &[]), (u64::MAX, &[])] {
+            let found = page(&world.view(), Order::JoinedMembers, falling, &Filter::default(), offset, 2).unwrap();
+            assert_eq!(
+                (ids(&world, &found.rows), found.total),
+                (expected.iter().map(ToString::to_string).collect(), 5)
+            );
         }
-        let expected = if falling { ["!3:x", "!1:x"] } else { ["!1:x", "!3:x"] };
-        assert_eq!(seen, expected);
     }
 }
 
@@ -268,12 +271,87 @@ fn the_first_block_counts_until_it_is_lifted() {
 fn a_message_costs_nothing_and_a_change_what_it_changes() {
     let mut world = World::new();
     let mut room = Room::made(&mut world, "!r:x", ALICE);
-    let keys = |world: &World| world.view().scan(ORDERS, Range::prefix([])).collect::<Result<Vec<_>, _>>().unwrap();
-    let before = keys(&world);
+    let before = entries(&world);
     world.fold(room.message("$m", ALICE, "Hi"));
-    assert_eq!(keys(&world), before);
+    assert_eq!(entries(&world), before);
     world.fold(room.member("$eve", EVE, "join"));
-    let after = keys(&world);
+    let after = entries(&world);
     // All members and the state's events.
     assert_eq!(after.iter().filter(|key| !before.contains(key)).count(), 2);
+}
+
+/// The entries of all orders, without what counts them.
+fn entries(world: &World) -> Vec<Row> {
+    let rows = world.view().scan(ORDERS, Range::prefix([])).map(Result::unwrap).collect::<Vec<_>>();
+    rows.into_iter().filter(|(key, _)| key[1] == 0).collect()
+}
+
+/// A room, and what changes of it.
+type Change = (usize, u8, u8);
+
+fn apply(world: &mut World, rooms: &mut [Option<Room>], n: usize, (at, kind, to): Change) {
+    let at = at % rooms.len();
+    let id = format!("!{at}:x");
+    let Some(room) = &mut rooms[at] else {
+        rooms[at] = Some(Room::made(world, &id, ALICE));
+        return;
+    };
+    let text = ["", "Tea", "tea house", "House", "t"][usize::from(to) % 5];
+    let (event_type, content) = match kind % 8 {
+        0 | 1 => ("m.room.name", json!({"name": text})),
+        2 => ("m.room.canonical_alias", json!({"alias": format!("#{text}:tea")})),
+        3 => ("m.room.join_rules", json!({"join_rule": text})),
+        4 => ("m.room.encryption", json!({"algorithm": text})),
+        5 => {
+            let user = [ALICE, EVE, "@bob:example.org"][usize::from(to) % 3];
+            let membership = if to % 2 == 0 { "join" } else { "leave" };
+            world.fold(room.member(&format!("$e{n}"), user, membership));
+            return;
+        }
+        6 => {
+            world.fold([published(&id, to % 2 == 0)]);
+            return;
+        }
+        _ => ("m.room.create", json!({"room_version": format!("{to}"), "m.federate": to % 2 == 0})),
+    };
+    set(world, room, &format!("$e{n}"), event_type, content);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_changes_leave_what_a_sort_of_all_rooms_would(
+        changes in vec((0..6_usize, any::<u8>(), any::<u8>()), 1..50),
+        (offset, limit) in (0..6_u64, 0..6_usize),
+        term in proptest::option::of("t|e|tea|ea h|TEA|!1:x|x|house"),
+        (public, empty) in any::<(Option<bool>, Option<bool>)>(),
+    ) {
+        let mut world = World::new();
+        let mut rooms = vec![None; 6];
+        for (n, change) in changes.into_iter().enumerate() {
+            apply(&mut world, &mut rooms, n, change);
+        }
+        let view = world.view();
+        let mut all: Vec<Summary> = rooms.iter().flatten().map(|room| found(&world, &room.id)).collect();
+        let filter = Filter { term, public, empty };
+        let taken = |room: &Summary| {
+            let found = filter.term.as_ref().is_none_or(|term| room.id == *term || room.is_named(&Term::new(term)));
+            found && public.is_none_or(|it| it == room.figures.public) && empty.is_none_or(|it| it == (room.figures.joined == 0))
+        };
+        for order in Order::ALL {
+            all.sort_by_key(|room| order.place(room));
+            for falling in [false, true] {
+                let mut expected: Vec<_> = all.iter().filter(|room| taken(room)).map(|room| room.id.clone()).collect();
+                if falling {
+                    expected.reverse();
+                }
+                prop_assert_eq!(listed(&world, order, falling, &filter), expected.clone());
+                let found = page(&view, order, falling, &filter, offset, limit).unwrap();
+                prop_assert_eq!(found.total, expected.len() as u64);
+                let expected: Vec<_> = expected.into_iter().skip(usize::try_from(offset).unwrap()).take(limit).collect();
+                prop_assert_eq!(ids(&world, &found.rows), expected);
+            }
+        }
+        world.check_replay();
+    }
 }
