@@ -22,7 +22,7 @@ pub enum Tag {
     Alias = 6,
     /// Uses of a registration token; name: the token.
     RegistrationToken = 7,
-    /// A third-party id; name: the hash of the address.
+    /// A third-party id, or who somebody is at an identity provider; name: its hash, hexadecimal.
     ThirdPartyId = 8,
     /// A long-running job; name: its key.
     Job = 9,

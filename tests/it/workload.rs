@@ -36,6 +36,22 @@ const ELSEWHERE: &[&str] = &[
     "StateSet",
     "RoomBlocked",
     "AccountStatusSet",
+    "AccountReactivated",
+    "UserTypeSet",
+    "ShadowBanSet",
+    "RateLimitSet",
+    "ThirdPartyIdAdded",
+    "ThirdPartyIdRemoved",
+    "ExternalIdAdded",
+    "ExternalIdRemoved",
+    "AccountValiditySet",
+    "ExperimentalFeatureSet",
+    "KeyReplacementAllowed",
+    "StandInOpened",
+    "StandInEnded",
+    "DevicesSeen",
+    "PusherSet",
+    "PusherRemoved",
 ];
 
 #[tokio::test]

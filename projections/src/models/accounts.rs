@@ -8,9 +8,11 @@
 //!
 //! A fact about an account or a token that is not there has no effect.
 
+use std::collections::BTreeSet;
+
 use schemas::{
     Fact, LogTime, Lsn, Part,
-    facts::{RegistrationTokenSet, UserKind, UserRegistered},
+    facts::{RateLimit, RegistrationTokenSet, UserKind, UserRegistered},
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +28,7 @@ const NAMES: Table = Table { model: Model::Accounts, prefix: 3 };
 const TOKENS: Table = Table { model: Model::Accounts, prefix: 4 };
 
 /// This model's fold.
-pub const PROJECTION: Projection = Projection { model: Model::Accounts, version: 1, reads: &[], fold };
+pub const PROJECTION: Projection = Projection { model: Model::Accounts, version: 2, reads: &[], fold };
 
 /// An account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,10 +41,22 @@ pub struct Account {
     pub locked: bool,
     /// Can read and leave, but not send or join.
     pub suspended: bool,
+    /// What they send gets to nobody else, and they aren't told.
+    pub shadow_banned: bool,
     /// Has ended.
     pub deactivated: bool,
     /// Has ended, and asked to be forgotten.
     pub erased: bool,
+    /// What sort of user administrators take this one for, such as `bot`.
+    pub user_type: Option<String>,
+    /// How often they may send, in place of the settings.
+    pub rate_limit: Option<RateLimit>,
+    /// Log time at which it can't be used any more, milliseconds since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
+    /// Log time up to which cross-signing keys may be replaced without showing that it is the user who does it.
+    pub keys_replaceable_until_ms: Option<u64>,
+    /// Names of the features that this user has and not everybody.
+    pub features: BTreeSet<String>,
     /// The record that registered it.
     pub created: Lsn,
     /// Log time then, milliseconds since the Unix epoch.
@@ -58,6 +72,14 @@ pub struct RegistrationToken {
     pub completed: u64,
     /// Log time at which it ends, milliseconds since the Unix epoch.
     pub expires_at_ms: Option<u64>,
+}
+
+impl Account {
+    /// Whether it has come to its end by itself, and can be renewed.
+    #[must_use]
+    pub fn is_expired(&self, now: LogTime) -> bool {
+        self.expires_at_ms.is_some_and(|end| end <= now.ms)
+    }
 }
 
 impl RegistrationToken {
@@ -91,12 +113,31 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
             change(&f.user, batch, |account| {
                 account.deactivated = true;
                 account.erased |= f.erase;
+                account.expires_at_ms = None;
             })?;
         }
+        Fact::AccountReactivated(f) => change(&f.user, batch, |account| {
+            account.deactivated = false;
+            account.erased = false;
+        })?,
         Fact::AdminSet(f) => change(&f.user, batch, |account| account.admin = f.admin)?,
         Fact::AccountStatusSet(f) => change(&f.user, batch, |account| {
             account.locked = f.locked;
             account.suspended = f.suspended;
+        })?,
+        Fact::ShadowBanSet(f) => change(&f.user, batch, |account| account.shadow_banned = f.banned)?,
+        Fact::UserTypeSet(f) => change(&f.user, batch, |account| account.user_type.clone_from(&f.user_type))?,
+        Fact::RateLimitSet(f) => change(&f.user, batch, |account| account.rate_limit = f.limit)?,
+        Fact::AccountValiditySet(f) => change(&f.user, batch, |account| account.expires_at_ms = f.expires_at_ms)?,
+        Fact::KeyReplacementAllowed(f) => {
+            change(&f.user, batch, |account| account.keys_replaceable_until_ms = Some(f.until_ms))?;
+        }
+        Fact::ExperimentalFeatureSet(f) => change(&f.user, batch, |account| {
+            if f.enabled {
+                account.features.insert(f.feature.clone());
+            } else {
+                account.features.remove(&f.feature);
+            }
         })?,
         Fact::RegistrationTokenSet(f) => set_token(f, batch)?,
         Fact::RegistrationTokenRemoved(f) => batch.delete(TOKENS, key(&f.token)),
@@ -114,8 +155,14 @@ fn register(at: &At<'_>, fact: &UserRegistered, batch: &mut Batch<'_>) -> Result
         admin: fact.admin,
         locked: false,
         suspended: false,
+        shadow_banned: false,
         deactivated: false,
         erased: false,
+        user_type: None,
+        rate_limit: None,
+        expires_at_ms: None,
+        keys_replaceable_until_ms: None,
+        features: BTreeSet::new(),
         created: at.lsn,
         created_at_ms: at.log_time.ms,
     };
@@ -218,7 +265,9 @@ fn in_order<'a, T: serde::de::DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use schemas::facts::{
-        AccountDeactivated, AccountStatusSet, AdminSet, PasswordSet, RegistrationTokenRemoved, RegistrationTokenSet,
+        AccountDeactivated, AccountReactivated, AccountStatusSet, AccountValiditySet, AdminSet, ExperimentalFeatureSet,
+        KeyReplacementAllowed, PasswordSet, RateLimitSet, RegistrationTokenRemoved, RegistrationTokenSet, ShadowBanSet,
+        UserTypeSet,
     };
 
     use super::*;
@@ -260,6 +309,36 @@ mod tests {
         assert!(account.deactivated && account.erased);
         assert_eq!(password(&world.view(), ALICE).unwrap(), None);
         assert_eq!(named(&world.view(), ALICE).unwrap().as_deref(), Some(ALICE));
+        world.check_replay();
+    }
+
+    #[test]
+    fn what_administrators_say_of_an_account_stays_beyond_its_end() {
+        let mut world = World::new();
+        let user = || ALICE.to_owned();
+        let limit = RateLimit { per_second: 1, burst: 2 };
+        let feature = |enabled| ExperimentalFeatureSet { user: user(), feature: "x".into(), enabled };
+        world.apply([
+            registered(ALICE, None),
+            ShadowBanSet { user: user(), banned: true }.into(),
+            UserTypeSet { user: user(), user_type: Some("bot".into()) }.into(),
+            RateLimitSet { user: user(), limit: Some(limit) }.into(),
+            AccountValiditySet { user: user(), expires_at_ms: Some(world.log_time().ms + 60_000) }.into(),
+            KeyReplacementAllowed { user: user(), until_ms: 7 }.into(),
+            feature(true).into(),
+        ]);
+        let found = |world: &World| get(&world.view(), ALICE).unwrap().unwrap();
+        let account = found(&world);
+        assert!(account.shadow_banned && account.features.contains("x") && !account.is_expired(world.log_time()));
+        assert_eq!((account.rate_limit, account.keys_replaceable_until_ms), (Some(limit), Some(7)));
+        world.wait_ms(60_000);
+        world.apply([AccountDeactivated { user: user(), erase: true }.into(), feature(false).into()]);
+        assert!(account.is_expired(world.log_time()));
+        world.apply([AccountReactivated { user: user() }.into()]);
+        let account = found(&world);
+        assert!(!account.deactivated && !account.erased && account.shadow_banned && account.features.is_empty());
+        assert_eq!((account.expires_at_ms, account.user_type.as_deref()), (None, Some("bot")));
+        assert_eq!(password(&world.view(), ALICE).unwrap(), None, "it went with the account");
         world.check_replay();
     }
 

@@ -8,6 +8,10 @@
 //! | devices | Which devices has a user? |
 //! | sessions | Whose is this token? |
 //! | login_tokens | Whom does this login token let in, and until when? |
+//! | stand_ins | Who acts with this token in whose stead? |
+//! | identities | Which third-party ids has this user? Whose is this one? |
+//! | seen | When was this device last seen, from where and by which program? |
+//! | pushers | Through which push gateways does this user want to be notified? |
 //! | keys | What are the keys of this user's devices? Who changed theirs since? Which key did a claim get? |
 //! | profiles | What does this user's profile say? |
 //! | account_data | What is this user's account data, and what of it changed since? What does this filter say? |
@@ -17,6 +21,7 @@
 //! | state | What is the state of this room, what was it before this event, or as of this Lsn? |
 //! | timeline | In which order do a room's events stand? What was there since? On what is the next one built? |
 //! | membership | Who is in this room, in which rooms is this user, how many are they, of which servers? |
+//! | activity | How many invitations has this user sent since then, how many rooms have they joined? |
 //! | following | Whose rooms have not yet followed a change of their profile, or the end of their account? |
 //! | relations | What relates to this event, and how? What is its last edit? Which threads has a room? |
 //! | receipts | How far has everybody read? What of that is new since? |
@@ -29,12 +34,14 @@
 
 pub mod account_data;
 pub mod accounts;
+pub mod activity;
 pub mod admission;
 pub mod audit;
 pub mod devices;
 pub mod directory;
 pub mod events;
 pub mod following;
+pub mod identities;
 pub mod keys;
 pub mod leases;
 pub mod login_tokens;
@@ -42,12 +49,15 @@ pub mod membership;
 pub mod profiles;
 pub mod push;
 pub mod push_rules;
+pub mod pushers;
 pub mod receipts;
 pub mod relations;
 pub mod reports;
 pub mod rooms;
+pub mod seen;
 pub mod sessions;
 pub mod staging;
+pub mod stand_ins;
 pub mod state;
 pub mod timeline;
 pub mod to_device;
@@ -100,6 +110,10 @@ models! {
     Devices = devices,
     Sessions = sessions,
     LoginTokens = login_tokens,
+    StandIns = stand_ins,
+    Identities = identities,
+    Seen = seen,
+    Pushers = pushers,
     Keys = keys,
     Profiles = profiles,
     AccountData = account_data,
@@ -109,6 +123,7 @@ models! {
     State = state,
     Timeline = timeline,
     Membership = membership,
+    Activity = activity,
     Following = following,
     Relations = relations,
     Receipts = receipts,

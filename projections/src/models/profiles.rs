@@ -25,11 +25,12 @@ const MAX_WORDS: usize = 16;
 const MAX_WORD_CHARS: usize = 32;
 
 /// This model's fold.
-pub const PROJECTION: Projection = Projection { model: Model::Profiles, version: 2, reads: &[], fold };
+pub const PROJECTION: Projection = Projection { model: Model::Profiles, version: 3, reads: &[], fold };
 
 fn fold(_: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     match fact {
         Fact::UserRegistered(f) => add_words(&f.user, words_of(batch, &f.user)?, batch),
+        Fact::AccountReactivated(f) => add_words(&f.user, words_of(batch, &f.user)?, batch),
         Fact::ProfileFieldSet(f) => {
             let before = words_of(batch, &f.user)?;
             let key = KeyBuf::new().str(&f.user).str(&f.field);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use schemas::{Blob, Fact, Json, Lsn, Part, facts::*};
 use serde_json::json;
 
-use super::{devices, keys, to_device};
+use super::{devices, keys, seen, to_device};
 use crate::testing::World;
 
 /// A user, one of three.
@@ -42,6 +42,9 @@ fn account_fact() -> impl Strategy<Value = Fact> {
             UserRegistered { user, password, admin, kind: UserKind::Regular, registration_token }.into()
         }),
         1 => user().prop_map(|user| PasswordSet { user, password: None }.into()),
+        1 => user().prop_map(|user| AccountReactivated { user }.into()),
+        1 => (user(), any::<bool>()).prop_map(|(user, admin)| AdminSet { user, admin }.into()),
+        1 => (user(), any::<bool>()).prop_map(|(user, banned)| ShadowBanSet { user, banned }.into()),
         1 => (user(), any::<bool>()).prop_map(|(user, erase)| AccountDeactivated { user, erase }.into()),
         1 => (user(), any::<bool>()).prop_map(|(user, locked)| {
             AccountStatusSet { user, locked, suspended: !locked }.into()
@@ -69,6 +72,32 @@ fn device_fact() -> impl Strategy<Value = Fact> {
             LoginTokenIssued { token, user, device, expires_at_ms: end }.into()
         }),
         1 => token().prop_map(|token| LoginTokenUsed { token }.into()),
+    ]
+}
+
+fn identity_fact() -> impl Strategy<Value = Fact> {
+    let part = || Part::clear("x");
+    prop_oneof![
+        2 => (user(), token()).prop_map(move |(user, hash)| {
+            ThirdPartyIdAdded { user, hash, medium: "email".into(), address: part(), validated_at_ms: 1 }.into()
+        }),
+        1 => (user(), token()).prop_map(|(user, hash)| ThirdPartyIdRemoved { user, hash }.into()),
+        2 => (user(), token()).prop_map(move |(user, hash)| {
+            ExternalIdAdded { user, hash, provider: "p".into(), id: part() }.into()
+        }),
+        1 => (user(), token()).prop_map(|(user, hash)| ExternalIdRemoved { user, hash }.into()),
+        2 => (user(), user(), token(), any::<Option<u64>>()).prop_map(|(user, administrator, access, expires_at_ms)| {
+            StandInOpened { user, administrator, access, expires_at_ms }.into()
+        }),
+        1 => token().prop_map(|access| StandInEnded { access }.into()),
+        2 => (device(), 0..100_u64, any::<bool>()).prop_map(move |((user, device), at_ms, told)| {
+            let address = told.then(part);
+            DevicesSeen { seen: vec![DeviceSeen { user, device, at_ms, address, user_agent: None }] }.into()
+        }),
+        2 => (device(), token(), any::<bool>()).prop_map(move |((user, device), id, append)| {
+            PusherSet { user, device, id, pusher: part(), append }.into()
+        }),
+        1 => (user(), token()).prop_map(|(user, id)| PusherRemoved { user, id }.into()),
     ]
 }
 
@@ -124,7 +153,7 @@ fn message_fact() -> impl Strategy<Value = Fact> {
 }
 
 fn fact() -> impl Strategy<Value = Fact> {
-    prop_oneof![1 => account_fact(), 3 => device_fact(), 4 => key_fact(), 2 => message_fact()]
+    prop_oneof![1 => account_fact(), 3 => device_fact(), 4 => key_fact(), 2 => message_fact(), 3 => identity_fact()]
 }
 
 fn users() -> impl Iterator<Item = String> {
@@ -138,6 +167,9 @@ fn check(world: &World) {
         let there: BTreeSet<String> = devices::of_user(&view, &user).map(|row| row.unwrap().0).collect();
         for (device, _) in keys::of_user(&view, &user, &user).unwrap() {
             assert!(there.contains(&device), "keys of {user} {device}, which is not there");
+        }
+        for (device, _) in seen::of_user(&view, &user).map(Result::unwrap) {
+            assert!(there.contains(&device), "{user} {device} was seen, which is not there");
         }
         for n in 0..3 {
             let device = format!("DEVICE{n}");

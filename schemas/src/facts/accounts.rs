@@ -86,3 +86,75 @@ pub struct RegistrationTokenRemoved {
     /// The token.
     pub token: String,
 }
+
+/// An account that had ended can be used again. What went with it doesn't come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccountReactivated {
+    /// Full user id.
+    pub user: String,
+}
+
+/// What sort of user administrators take this one for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct UserTypeSet {
+    /// Full user id.
+    pub user: String,
+    /// Such as `bot`; none for people.
+    pub user_type: Option<String>,
+}
+
+/// Whether others are kept from what the user sends, without their being told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ShadowBanSet {
+    /// Full user id.
+    pub user: String,
+    /// From here on?
+    pub banned: bool,
+}
+
+/// How often a user may send, in place of the settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RateLimitSet {
+    /// Full user id.
+    pub user: String,
+    /// None for what the settings say.
+    pub limit: Option<RateLimit>,
+}
+
+/// How often somebody may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RateLimit {
+    /// In the long run; 0 is without any limit.
+    pub per_second: u32,
+    /// At once.
+    pub burst: u32,
+}
+
+/// Until when an account may be used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AccountValiditySet {
+    /// Full user id.
+    pub user: String,
+    /// Log time at which it expires, milliseconds since the Unix epoch; none is never.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// Whether a user has a feature that not everybody has yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExperimentalFeatureSet {
+    /// Full user id.
+    pub user: String,
+    /// Its name, such as `msc4222`.
+    pub feature: String,
+    /// From here on?
+    pub enabled: bool,
+}
+
+/// A user may replace their cross-signing keys for some time without showing that it is they.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KeyReplacementAllowed {
+    /// Full user id.
+    pub user: String,
+    /// Log time at which that ends, milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}

@@ -8,8 +8,10 @@ mod accounts;
 mod devices;
 mod directory;
 mod events;
+mod identities;
 mod keys;
 mod profiles;
+mod pushers;
 mod receipts;
 mod reports;
 mod rooms;
@@ -22,25 +24,28 @@ use serde::{Deserialize, Serialize};
 
 pub use account_data::{AccountDataSet, FilterStored, PushRuleChanged, PushRuleOp, TagSet};
 pub use accounts::{
-    AccountDeactivated, AccountStatusSet, AdminSet, PasswordSet, RegistrationTokenRemoved, RegistrationTokenSet,
-    UserKind, UserRegistered,
+    AccountDeactivated, AccountReactivated, AccountStatusSet, AccountValiditySet, AdminSet, ExperimentalFeatureSet,
+    KeyReplacementAllowed, PasswordSet, RateLimit, RateLimitSet, RegistrationTokenRemoved, RegistrationTokenSet,
+    ShadowBanSet, UserKind, UserRegistered, UserTypeSet,
 };
-pub use devices::{DeviceAdded, DeviceRemoved, DeviceRenamed};
+pub use devices::{DeviceAdded, DeviceRemoved, DeviceRenamed, DeviceSeen, DevicesSeen};
 pub use directory::{AliasRemoved, AliasSet, RoomPublished};
 pub use events::{
     EventBodies, EventLearned, EventPlaced, EventRestated, EventTransaction, Placement, Redaction, StagedEvents,
     StateBase, StateBefore, StateChange, StateSet, StateSetPart, Verdict, Visibility,
 };
+pub use identities::{ExternalIdAdded, ExternalIdRemoved, ThirdPartyIdAdded, ThirdPartyIdRemoved};
 pub use keys::{
     Claim, CrossSigningKeysSet, DeviceKeysUploaded, FallbackKeysUploaded, NamedKey, OneTimeKeysClaimed,
     OneTimeKeysUploaded, SignaturesUploaded, SignedObject,
 };
 pub use profiles::ProfileFieldSet;
+pub use pushers::{PusherRemoved, PusherSet};
 pub use receipts::{ReceiptKind, ReceiptSet};
 pub use reports::{EventReported, ReportKind, ReportRemoved, RoomReported, UserReported};
 pub use rooms::{RoomBlocked, RoomForgotten, RoomsFollowed};
 pub use server::{Epoch, FormatBarrier, Genesis, IdleGap, ShardsTaken};
-pub use sessions::{LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed};
+pub use sessions::{LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed, StandInEnded, StandInOpened};
 pub use to_device::{Acknowledgement, ToDeviceAcknowledged, ToDeviceMessage, ToDeviceSent};
 
 use crate::{Blob, DecodeError, RawFact, codec};
@@ -150,6 +155,9 @@ facts! {
     34 v 1 Verdict AccountStatusSet,
     35 v 1 Verdict RegistrationTokenSet,
     36 v 1 Verdict RegistrationTokenRemoved,
+    37 v 1 Verdict AccountReactivated,
+    38 v 1 Verdict UserTypeSet,
+    39 v 1 Verdict ShadowBanSet,
 
     40 v 1 Verdict SessionOpened,
     41 v 1 Verdict SessionRefreshed,
@@ -187,6 +195,20 @@ facts! {
     131 v 1 Allotment RoomReported,
     132 v 1 Allotment UserReported,
     133 v 1 Merge ReportRemoved,
+
+    140 v 1 Verdict RateLimitSet,
+    141 v 1 Verdict ThirdPartyIdAdded,
+    142 v 1 Verdict ThirdPartyIdRemoved,
+    143 v 1 Verdict ExternalIdAdded,
+    144 v 1 Verdict ExternalIdRemoved,
+    145 v 1 Verdict AccountValiditySet,
+    146 v 1 Verdict ExperimentalFeatureSet,
+    147 v 1 Verdict KeyReplacementAllowed,
+    148 v 1 Verdict StandInOpened,
+    149 v 1 Verdict StandInEnded,
+    150 v 1 Merge DevicesSeen,
+    151 v 1 Merge PusherSet,
+    152 v 1 Merge PusherRemoved,
 }
 
 #[cfg(test)]

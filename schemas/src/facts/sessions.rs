@@ -56,3 +56,23 @@ pub struct LoginTokenUsed {
     /// SHA-256 of the token.
     pub token: Blob,
 }
+
+/// An administrator logs in as a user, without a device: what they do so is theirs in the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StandInOpened {
+    /// Full id of the user in whose stead they act.
+    pub user: String,
+    /// Who, as the record's origin names them.
+    pub administrator: String,
+    /// SHA-256 of the access token.
+    pub access: Blob,
+    /// Log time at which it ends, milliseconds since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// An administrator acts as somebody else no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StandInEnded {
+    /// SHA-256 of the access token.
+    pub access: Blob,
+}

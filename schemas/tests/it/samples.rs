@@ -38,8 +38,21 @@ fn sealed() -> Part {
 
 /// The samples, with the name of the case where there are several of a fact.
 pub(crate) fn samples() -> Vec<(&'static str, Fact)> {
-    [server(), events(), rooms(), accounts(), devices(), keys(), account_data(), messages(), directory(), reports()]
-        .concat()
+    [
+        server(),
+        events(),
+        rooms(),
+        accounts(),
+        standing(),
+        identities(),
+        devices(),
+        keys(),
+        account_data(),
+        messages(),
+        directory(),
+        reports(),
+    ]
+    .concat()
 }
 
 fn server() -> Vec<(&'static str, Fact)> {
@@ -153,6 +166,60 @@ fn accounts() -> Vec<(&'static str, Fact)> {
             .into(),
         ),
         ("", RegistrationTokenRemoved { token: "come-in".into() }.into()),
+    ]
+}
+
+fn standing() -> Vec<(&'static str, Fact)> {
+    let user = || ALICE.to_owned();
+    vec![
+        ("", AccountReactivated { user: user() }.into()),
+        ("", UserTypeSet { user: user(), user_type: Some("bot".into()) }.into()),
+        ("", ShadowBanSet { user: user(), banned: true }.into()),
+        ("", RateLimitSet { user: user(), limit: Some(RateLimit { per_second: 5, burst: 300 }) }.into()),
+        ("none", RateLimitSet { user: user(), limit: None }.into()),
+        ("", AccountValiditySet { user: user(), expires_at_ms: Some(1_800_000_000_000) }.into()),
+        ("", ExperimentalFeatureSet { user: user(), feature: "msc4222".into(), enabled: true }.into()),
+        ("", KeyReplacementAllowed { user: user(), until_ms: 1_800_000_000_000 }.into()),
+    ]
+}
+
+fn identities() -> Vec<(&'static str, Fact)> {
+    let user = || ALICE.to_owned();
+    let (address, id) = (Part::clear("alice@example.org"), Part::clear("12345"));
+    let opened = StandInOpened {
+        user: user(),
+        administrator: BOB.into(),
+        access: sum(),
+        expires_at_ms: Some(1_800_000_000_000),
+    };
+    let seen = DeviceSeen {
+        user: user(),
+        device: PHONE.into(),
+        at_ms: 1_700_000_000_000,
+        address: Some(Part::clear("192.0.2.1")),
+        user_agent: Some(Part::clear("Client/1.0")),
+    };
+    let pusher = Part::clear(r#"{"app_id":"org.example","kind":"http"}"#);
+    vec![
+        (
+            "",
+            ThirdPartyIdAdded {
+                user: user(),
+                hash: sum(),
+                medium: "email".into(),
+                address,
+                validated_at_ms: 1_700_000_000_000,
+            }
+            .into(),
+        ),
+        ("", ThirdPartyIdRemoved { user: user(), hash: sum() }.into()),
+        ("", ExternalIdAdded { user: user(), hash: sum(), provider: "oidc-example".into(), id }.into()),
+        ("", ExternalIdRemoved { user: user(), hash: sum() }.into()),
+        ("", opened.into()),
+        ("", StandInEnded { access: sum() }.into()),
+        ("", DevicesSeen { seen: vec![seen] }.into()),
+        ("", PusherSet { user: user(), device: PHONE.into(), id: sum(), pusher, append: true }.into()),
+        ("", PusherRemoved { user: user(), id: sum() }.into()),
     ]
 }
 
