@@ -279,12 +279,26 @@ fn prometheus_finds_the_services() {
     }
     let jobs = prometheus["scrape_configs"].as_array().unwrap();
     assert_eq!(jobs[0]["job_name"], "everfold", "alerts go by this name");
+    let mut asked = BTreeSet::new();
     for found in jobs.iter().flat_map(|job| job["dns_sd_configs"].as_array().unwrap()) {
         assert_eq!(found["port"].to_string(), instructions(&dockerfile, "EXPOSE")[0]);
         for name in texts(&found["names"]) {
-            assert_eq!(compose["services"][name]["image"], "everfold", "{name} is none of Everfold's services");
+            let service = &compose["services"][name];
+            assert_eq!(service["image"], "everfold", "{name} is none of Everfold's services");
+            let command = texts(&service["command"]);
+            let listens = command.iter().position(|word| *word == "--listen").map(|at| command[at + 1]);
+            if command[0] == "project" {
+                assert_eq!(
+                    listens,
+                    Some(format!("0.0.0.0:{}", found["port"]).as_str()),
+                    "{name} is reached from outside"
+                );
+            }
+            asked.insert(name);
         }
     }
+    let all: BTreeSet<&str> = everfolds(&compose).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(asked, all, "all of them are asked");
     let config = Config::load(Sources::default()).unwrap();
     assert!(config.telemetry.metrics, "there is something to find");
     let command = texts(&compose["services"]["prometheus"]["command"]).join(" ");

@@ -54,7 +54,7 @@ Examples:
 enum Command {
     /// Run the server.
     Serve(serve::Args),
-    /// Fold the log for servers beside it: a projector alone, without HTTP.
+    /// Fold the log for servers beside it: a projector alone, which serves no clients.
     Project(project::Args),
     /// Ask a running server whether everything on its log is folded.
     Health(health::Args),

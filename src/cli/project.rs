@@ -17,13 +17,13 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  everfold project --server-name example.org --data /var/lib/everfold
+  everfold project --server-name example.org --data /var/lib/everfold --listen 127.0.0.1:8010
   everfold serve --no-projector --data /var/lib/everfold --listen 127.0.0.1:8008
   everfold serve --no-projector --data /var/lib/everfold --listen 127.0.0.1:8009
   everfold project --check --data /var/lib/everfold || echo 'not ready'
 
-It folds the log into the read models, and has the log open if that is embedded; it answers no requests itself. Servers
-beside it, with the same settings, find it by a socket in the data folder. They may come and go, and so may it: while
+It folds the log into the read models, and has the log open if that is embedded; it answers no requests itself but, with
+--listen, those for /metrics, /health/live and /health/ready. Servers beside it, with the same settings, find it by a socket in the data folder. They may come and go, and so may it: while
 it is gone, they answer what only reads, and 503 to what writes.
 
 SIGTERM and SIGINT stop it: what was taken is appended and folded, and it exits with 0. With --check it starts nothing:
@@ -39,6 +39,9 @@ pub(super) struct Args {
     /// Where the log is: embedded, or kafka://BROKERS/TOPIC.
     #[arg(long, value_name = "BACKEND")]
     log: Option<String>,
+    /// Where it shows its metrics and health. May be given several times.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
     /// Make a new signing key where the server's is lost for ever.
     #[arg(long)]
     new_signing_key: bool,
@@ -50,7 +53,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let one = |key, value: &Option<String>| value.clone().map(|value| (key, value));
     let flags = [one("server_name", &args.server_name), one("log.backend", &args.log)];
-    let config = args.settings.load(flags.into_iter().flatten().collect())?;
+    let listen = args.listen.iter().map(|address| ("projector.listen", address.clone()));
+    let config = args.settings.load(flags.into_iter().flatten().chain(listen).collect())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if args.check {
         return runtime.block_on(check(&config, &args.format));
@@ -108,6 +112,9 @@ fn explain(error: StartError) -> anyhow::Error {
 fn greet(projector: &Projector, serve: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "listening on {}", projector.path().display())?;
+    for address in projector.addresses() {
+        writeln!(out, "  metrics and health are at http://{address}")?;
+    }
     writeln!(out, "  the log is folded up to {}", projector.cursor().lsn)?;
     writeln!(out, "  serve beside it with: {serve}")?;
     out.flush()

@@ -35,6 +35,7 @@ pub struct Config {
     pub http: Http,
     pub log: Log,
     pub node: Node,
+    pub projector: Projector,
     pub memory: Memory,
     pub registration: Registration,
     pub sessions: Sessions,
@@ -93,6 +94,14 @@ pub struct Node {
     pub projector: bool,
     #[serde(deserialize_with = "optional")]
     pub url: Option<BaseUrl>,
+}
+
+/// `[projector]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct Projector {
+    pub listen: Vec<SocketAddr>,
 }
 
 /// `[memory]`

@@ -1,6 +1,6 @@
 //! For those who run the server: is it alive, is it ready, what are its figures.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -9,11 +9,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use projections::models;
+use projections::{Source, models};
 use serde::Serialize;
 
 use super::{App, reply::ApiError};
-use crate::metrics::signed;
+use crate::{
+    fold::Progress,
+    log::LogReader,
+    metrics::{Metrics, signed},
+};
 
 /// RocksDB's properties that are worth a look.
 const PROPERTIES: &[&str] = &[
@@ -26,12 +30,37 @@ const PROPERTIES: &[&str] = &[
     "rocksdb.total-sst-files-size",
 ];
 
+/// What a process that has the log and the read models says of itself.
+#[derive(Clone)]
+pub struct Vitals {
+    /// How far the log is.
+    pub reader: Arc<dyn LogReader>,
+    /// How far the fold has come.
+    pub progress: Arc<Progress>,
+    /// The read models.
+    pub source: Arc<dyn Source>,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    /// Whether the figures are for whoever asks (`telemetry.metrics`).
+    pub has_metrics: bool,
+}
+
 /// `GET /health/live`, `GET /health/ready`, `GET /metrics`
 pub fn routes() -> Router<App> {
+    Router::new().route("/health/live", get(live)).route("/health/ready", get(ready)).route("/metrics", get(metrics))
+}
+
+/// The same of a projector, which serves nothing else.
+pub fn of_projector(vitals: Vitals) -> Router {
     Router::new()
-        .route("/health/live", get(async || Json(serde_json::json!({}))))
-        .route("/health/ready", get(ready))
-        .route("/metrics", get(metrics))
+        .route("/health/live", get(live))
+        .route("/health/ready", get(async |State(vitals): State<Vitals>| vitals.ready(None).await))
+        .route("/metrics", get(async |State(vitals): State<Vitals>| vitals.figures()))
+        .with_state(vitals)
+}
+
+async fn live() -> Json<serde_json::Value> {
+    Json(serde_json::json!({}))
 }
 
 #[derive(Serialize)]
@@ -48,40 +77,62 @@ struct Readiness {
 /// A fold that needs longer than this for what is on the log now has not caught up.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(1);
 
-/// 200 if what is on the log is folded and no other node is in this one's way, else 503.
 async fn ready(State(app): State<App>) -> Response {
-    let tail = app.reader.tail();
-    let stopped = app.progress.stopped().map(|stopped| stopped.to_string());
     let conflict = app.members.conflict().map(|conflict| conflict.to_string());
-    let ready = stopped.is_none() && conflict.is_none() && app.progress.reached(tail, CAUGHT_UP_WITHIN).await;
-    let folded = app.progress.cursor().lsn;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(Readiness { ready, tail: tail.0, folded: folded.0, stopped, conflict })).into_response()
+    app.vitals().ready(conflict).await
 }
 
 async fn metrics(State(app): State<App>) -> Result<Response, ApiError> {
-    if !app.config.telemetry.metrics {
-        return Err(ApiError::not_found("telemetry.metrics is off"));
-    }
-    let metrics = &app.metrics;
-    let (tail, folded) = (app.reader.tail(), app.progress.cursor().lsn);
-    metrics.log_tail_lsn.set(signed(tail.0));
-    metrics.fold_lsn.set(signed(folded.0));
-    for projection in models::ALL {
-        let lag = signed(tail.0.saturating_sub(folded.0));
-        metrics.fold_lag.with_label_values(&[projection.model.name()]).set(lag);
-    }
-    metrics.sync_waiters.set(signed(app.syncs.notifier.waiters() as u64));
-    for property in PROPERTIES {
-        let name = property.trim_start_matches("rocksdb.");
-        let figure = |store, figure| metrics.rocksdb.with_label_values(&[store, name]).set(signed(figure));
-        if let Some(of_models) = app.source.property(property) {
-            figure("read-models", of_models);
-        }
-        if let Some(of_log) = app.reader.property(property) {
-            figure("log", of_log);
+    app.metrics.sync_waiters.set(signed(app.syncs.notifier.waiters() as u64));
+    app.vitals().figures()
+}
+
+impl App {
+    fn vitals(&self) -> Vitals {
+        Vitals {
+            reader: Arc::clone(&self.reader),
+            progress: Arc::clone(&self.progress),
+            source: Arc::clone(&self.source),
+            metrics: Arc::clone(&self.metrics),
+            has_metrics: self.config.telemetry.metrics,
         }
     }
-    let text = metrics.render().map_err(|error| ApiError::internal(&error))?;
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}
+
+impl Vitals {
+    /// 200 if what is on the log is folded and no other node is in this one's way, else 503.
+    async fn ready(&self, conflict: Option<String>) -> Response {
+        let tail = self.reader.tail();
+        let stopped = self.progress.stopped().map(|stopped| stopped.to_string());
+        let ready = stopped.is_none() && conflict.is_none() && self.progress.reached(tail, CAUGHT_UP_WITHIN).await;
+        let folded = self.progress.cursor().lsn;
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        (status, Json(Readiness { ready, tail: tail.0, folded: folded.0, stopped, conflict })).into_response()
+    }
+
+    /// What Prometheus reads.
+    fn figures(&self) -> Result<Response, ApiError> {
+        if !self.has_metrics {
+            return Err(ApiError::not_found("telemetry.metrics is off"));
+        }
+        let (metrics, tail, folded) = (&self.metrics, self.reader.tail(), self.progress.cursor().lsn);
+        metrics.log_tail_lsn.set(signed(tail.0));
+        metrics.fold_lsn.set(signed(folded.0));
+        for projection in models::ALL {
+            let lag = signed(tail.0.saturating_sub(folded.0));
+            metrics.fold_lag.with_label_values(&[projection.model.name()]).set(lag);
+        }
+        for property in PROPERTIES {
+            let name = property.trim_start_matches("rocksdb.");
+            let figure = |store, figure| metrics.rocksdb.with_label_values(&[store, name]).set(signed(figure));
+            if let Some(of_models) = self.source.property(property) {
+                figure("read-models", of_models);
+            }
+            if let Some(of_log) = self.reader.property(property) {
+                figure("log", of_log);
+            }
+        }
+        let text = metrics.render().map_err(|error| ApiError::internal(&error))?;
+        Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+    }
 }

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::App;
+use crate::{config, metrics::Metrics};
 
 /// A client must have sent its request's head by then.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,16 +26,22 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Peer(pub SocketAddr);
 
 /// Serves connections until `stop`, and then until each has answered what it was asked, or the time for that is over.
-pub async fn serve(listeners: Vec<TcpListener>, router: Router, app: App, stop: CancellationToken) {
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    router: Router,
+    settings: config::Http,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
     let graceful = Arc::new(GracefulShutdown::new());
-    let places = Arc::new(Semaphore::new(app.config.http.max_connections.min(Semaphore::MAX_PERMITS)));
+    let places = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
     let (mut accepting, connections) = (tokio::task::JoinSet::new(), TaskTracker::new());
     for listener in listeners {
-        let (router, app, stop) = (router.clone(), app.clone(), stop.clone());
+        let (router, counted, stop) = (router.clone(), Arc::clone(&metrics), stop.clone());
         let accept = Accept {
             listener,
             router,
-            app,
+            metrics: counted,
             graceful: Arc::clone(&graceful),
             places: Arc::clone(&places),
             connections: connections.clone(),
@@ -50,7 +56,7 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, app: App, stop: 
         graceful.shutdown().await;
         connections.wait().await;
     };
-    if tokio::time::timeout(app.config.http.shutdown, ended).await.is_err() {
+    if tokio::time::timeout(settings.shutdown, ended).await.is_err() {
         tracing::warn!("some requests were not answered before the shutdown");
     }
 }
@@ -59,7 +65,7 @@ pub async fn serve(listeners: Vec<TcpListener>, router: Router, app: App, stop: 
 struct Accept {
     listener: TcpListener,
     router: Router,
-    app: App,
+    metrics: Arc<Metrics>,
     graceful: Arc<GracefulShutdown>,
     places: Arc<Semaphore>,
     connections: TaskTracker,
@@ -72,11 +78,11 @@ impl Accept {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
                     let connection = connection(stream, Peer(peer), self.router.clone(), &self.graceful);
-                    let app = self.app.clone();
+                    let metrics = Arc::clone(&self.metrics);
                     self.connections.spawn(async move {
-                        app.metrics.http_connections.inc();
+                        metrics.http_connections.inc();
                         connection.await;
-                        app.metrics.http_connections.dec();
+                        metrics.http_connections.dec();
                         drop(place);
                     });
                 }

@@ -19,7 +19,7 @@ pub mod auth;
 mod client;
 pub mod extract;
 mod handover;
-mod health;
+pub mod health;
 mod kept;
 mod layers;
 pub mod limit;

@@ -65,17 +65,8 @@ pub(super) fn snapshots(config: &Config, world: &World, log: &Arc<dyn Log>, driv
     })
 }
 
-/// The same for others, who look at the read models themselves.
-pub(super) async fn open_to_fold(
-    config: &Config,
-    world: &World,
-    metrics: &Arc<Metrics>,
-) -> Result<(Arc<dyn Log>, Driver), StartError> {
-    let (log, driver, _) = open_and_fold(config, world, metrics).await?;
-    Ok((log, driver))
-}
-
-async fn open_and_fold(
+/// The same where nobody is served from it, with the read models.
+pub(super) async fn open_and_fold(
     config: &Config,
     world: &World,
     metrics: &Arc<Metrics>,

@@ -141,11 +141,20 @@ impl Server {
             Some(_) => None,
         };
         let neighbours = Neighbours::meet(&node, &key, Arc::clone(&world.clock), others);
-        let (listeners, addresses) = bind(&config, world.announced).await?;
+        let (listeners, addresses) = bind(&config.http.listen, "http.listen").await?;
+        if world.announced {
+            note_address(&config, &addresses)?;
+        }
         let (app, notifier) = assemble(config, world, metrics, ground, key, &neighbours)?;
         let stop = app.stop.clone();
         let mut tasks = vec![
-            tokio::spawn(http::listen::serve(listeners, http::router(app.clone()), app.clone(), stop.clone())),
+            tokio::spawn(http::listen::serve(
+                listeners,
+                http::router(app.clone()),
+                app.config.http.clone(),
+                Arc::clone(&app.metrics),
+                stop.clone(),
+            )),
             tokio::spawn(tasks::expire(Arc::clone(&app.ephemeral), notifier, stop.clone())),
         ];
         tasks.extend(neighbours.greet(&app.config, &addresses, stop.clone()));
@@ -307,19 +316,15 @@ fn shared_secret(config: &Config, random: &dyn Random) -> Result<String, StartEr
     }
 }
 
-/// Listens where the settings say.
-async fn bind(config: &Config, announced: bool) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
+/// Listens where a setting says.
+async fn bind(to: &[SocketAddr], setting: &str) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), StartError> {
     let mut listeners = Vec::new();
-    for address in &config.http.listen {
+    for address in to {
         let listener = TcpListener::bind(address).await;
-        listeners.push(listener.map_err(io(format!("{address} can't be listened on (http.listen)")))?);
+        listeners.push(listener.map_err(io(format!("{address} can't be listened on ({setting})")))?);
     }
     let addresses = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>();
-    let addresses: Vec<SocketAddr> = addresses.map_err(io("the address that is listened on"))?;
-    if announced {
-        note_address(config, &addresses)?;
-    }
-    Ok((listeners, addresses))
+    Ok((listeners, addresses.map_err(io("the address that is listened on"))?))
 }
 
 /// Notes where the server is, for the commands that ask it.

@@ -1,12 +1,15 @@
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use projections::Cursor;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
-use super::{StartError, World, ground, io, shared_secret, signing_key};
+use super::{StartError, World, bind, ground, io, shared_secret, signing_key};
 use crate::{
     config::Config,
     fold::Driver,
-    log::Log,
+    http::{health, listen},
+    log::{Log, LogReader},
     metrics::Metrics,
     processes::{Hub, Projecting},
     snapshot::Snapshots,
@@ -18,6 +21,10 @@ pub struct Projector {
     log: Arc<dyn Log>,
     driver: Driver,
     snapshots: Snapshots,
+    addresses: Vec<SocketAddr>,
+    stop: CancellationToken,
+    /// Shows health and figures.
+    showing: JoinHandle<()>,
 }
 
 impl Projector {
@@ -28,11 +35,12 @@ impl Projector {
     /// When something that it needs is missing, damaged, in use or another server's.
     pub async fn start(config: &Config, world: World) -> Result<Self, StartError> {
         let metrics = Metrics::new().map_err(|error| StartError::Internal(error.to_string()))?;
-        let (log, driver) = ground::open_to_fold(config, &world, &metrics).await?;
+        let (log, driver, source) = ground::open_and_fold(config, &world, &metrics).await?;
         // Made once, before several processes look for them.
         signing_key(config, &world, &*log, false)?;
         shared_secret(config, &*world.random)?;
         let snapshots = ground::snapshots(config, &world, &log, &driver);
+        let (listeners, addresses) = bind(&config.projector.listen, "projector.listen").await?;
         let hub = Hub::start(Projecting {
             folder: config.data.clone(),
             log: Arc::clone(&log),
@@ -44,7 +52,22 @@ impl Projector {
             random: world.random,
         });
         let hub = hub.map_err(io(format!("a socket in {}", config.data.display())))?;
-        Ok(Self { hub, log, driver, snapshots })
+        let vitals = health::Vitals {
+            reader: Arc::clone(&log) as Arc<dyn LogReader>,
+            progress: driver.progress(),
+            source,
+            metrics: Arc::clone(&metrics),
+            has_metrics: config.telemetry.metrics,
+        };
+        let (router, stop) = (health::of_projector(vitals), CancellationToken::new());
+        let showing = tokio::spawn(listen::serve(listeners, router, config.http.clone(), metrics, stop.clone()));
+        Ok(Self { hub, log, driver, snapshots, addresses, stop, showing })
+    }
+
+    /// Where it shows health and figures, if anywhere.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Where others find it.
@@ -61,9 +84,13 @@ impl Projector {
 
     /// Takes no more records, says what became of those that it took, folds them, and closes the log.
     pub async fn stop(self) {
-        let Self { hub, log, driver, snapshots } = self;
+        let Self { hub, log, driver, snapshots, stop, showing, .. } = self;
         snapshots.stop();
         hub.stop().await;
+        stop.cancel();
+        if let Err(error) = showing.await {
+            tracing::error!(%error, "a task failed");
+        }
         let closed = tokio::task::spawn_blocking(move || {
             log.close();
             driver.stop();

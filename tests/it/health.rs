@@ -1,6 +1,9 @@
 //! For those who run a server: its health, its figures, and its end.
 
-use everfold::log::{Log, LogReader};
+use everfold::{
+    log::{Log, LogReader},
+    server::{Projector, World},
+};
 use http::StatusCode;
 use schemas::Lsn;
 use serde_json::{Value, json};
@@ -21,6 +24,34 @@ async fn a_server_is_live_and_ready() {
     client.get("/health/live").await.ok();
     assert_eq!(client.get("/health/ready").await.ok(), json!({ "ready": true, "tail": 1, "folded": 1 }));
     server.finish().await;
+}
+
+#[tokio::test]
+async fn a_projector_shows_its_own_health_and_figures_and_nothing_else() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = TestServer::config(folder.path(), &[("projector.listen", "127.0.0.1:0")]);
+    let projector = Projector::start(&config, World::default()).await.unwrap();
+    let client = Client::new(format!("http://{}", projector.addresses()[0]));
+    assert_eq!(client.get("/health/live").await.ok(), json!({}));
+    assert_eq!(client.get("/health/ready").await.ok(), json!({ "ready": true, "tail": 1, "folded": 1 }));
+    let server = TestServer::beside(folder.path(), &[]).await.unwrap();
+    server.user("alice").await;
+    let tail = projector.cursor().lsn.0;
+    assert_eq!(client.get("/health/ready").await.ok()["folded"], tail);
+    // What only the projector counts.
+    for name in ["log_append_seconds_count", "fold_records_total", "fold_seconds_count"] {
+        assert!(metric(&client, name).await.unwrap() >= 1.0, "{name}");
+    }
+    assert_eq!(metric(&client, "fold_lsn").await, Some(tail as f64));
+    assert!(metric(&client, "rocksdb{property=\"total-sst-files-size\",store=\"log\"}").await.is_some());
+    for elsewhere in ["/_matrix/client/versions", "/_synapse/admin/v1/server_version", "/"] {
+        assert_eq!(client.get(elsewhere).await.status, StatusCode::NOT_FOUND, "{elsewhere}");
+    }
+    server.stop().await;
+    projector.stop().await;
+    let quiet = Projector::start(&TestServer::config(folder.path(), &[]), World::default()).await.unwrap();
+    assert!(quiet.addresses().is_empty(), "unless it is wanted");
+    quiet.stop().await;
 }
 
 #[tokio::test]
