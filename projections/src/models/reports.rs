@@ -3,8 +3,8 @@
 //! Which reports of events, rooms or users are there, the newest or the oldest first, by whom, in which room, about
 //! whom, and how many?
 //!
-//! Tables: 1 `kind | number -> Report`; 2 `kind -> number of the last`; 3 `kind | filter | number -> ()`, one key for each
-//! filter that takes the report; 4 `kind | filter -> how many it takes`.
+//! Tables: 1 `kind | number -> Report`; 2 `kind -> number of the last`; 3 a counted index a kind (`crate::counted`), with an
+//! entry `filter | number` for each filter that takes the report.
 //!
 //! A report doesn't depend on what it is about: it stays where an event is redacted or a room is purged.
 
@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     At, Batch, FoldError, Model, Projection, StoreError,
-    keys::{KeyBuf, KeyReader},
-    read::{Range, Read, Table, malformed_key, row},
+    counted::Counted,
+    keys::{KeyBuf, KeyReader, after_prefix},
+    read::{Read, Table, malformed_key, row},
 };
 
 const REPORTS: Table = Table { model: Model::Reports, prefix: 1 };
 const LAST: Table = Table { model: Model::Reports, prefix: 2 };
 const FILTERED: Table = Table { model: Model::Reports, prefix: 3 };
-const TOTALS: Table = Table { model: Model::Reports, prefix: 4 };
 
 /// This model's fold.
 pub const PROJECTION: Projection = Projection { model: Model::Reports, version: 1, reads: &[], fold };
@@ -126,14 +126,11 @@ impl Filter {
     }
 
     /// What is looked up.
-    fn key(&self, kind: ReportKind) -> KeyBuf {
-        filter_key(
-            kind,
-            self.matches().map(|wanted| match wanted {
-                Some(Match::Is(id)) => Some(id.as_str()),
-                _ => None,
-            }),
-        )
+    fn key(&self) -> KeyBuf {
+        filter_key(self.matches().map(|wanted| match wanted {
+            Some(Match::Is(id)) => Some(id.as_str()),
+            _ => None,
+        }))
     }
 
     fn is_looked_up(&self) -> bool {
@@ -179,9 +176,7 @@ fn add(report: &Report, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     batch.put(LAST, [code(kind)], &number);
     batch.put(REPORTS, key(kind, number), report);
     for filter in filters(report) {
-        let total: Option<u64> = row(batch, TOTALS, &filter)?;
-        batch.put(TOTALS, &filter, &(total.unwrap_or_default() + 1));
-        batch.put(FILTERED, filter.u64(number), &());
+        index(kind).insert(batch, filter.u64(number).as_ref(), 0, &[])?;
     }
     Ok(())
 }
@@ -190,11 +185,7 @@ fn remove(fact: &ReportRemoved, batch: &mut Batch<'_>) -> Result<(), FoldError> 
     let Some(report) = get(batch, fact.kind, fact.number)? else { return Ok(()) };
     batch.delete(REPORTS, key(fact.kind, fact.number));
     for filter in filters(&report) {
-        match row::<u64>(batch, TOTALS, &filter)? {
-            Some(total) if total > 1 => batch.put(TOTALS, &filter, &(total - 1)),
-            _ => batch.delete(TOTALS, &filter),
-        }
-        batch.delete(FILTERED, filter.u64(fact.number));
+        index(fact.kind).remove(batch, filter.u64(fact.number).as_ref())?;
     }
     Ok(())
 }
@@ -207,13 +198,17 @@ const fn code(kind: ReportKind) -> u8 {
     }
 }
 
+const fn index(kind: ReportKind) -> Counted {
+    Counted::new(FILTERED, code(kind))
+}
+
 fn key(kind: ReportKind, number: u64) -> KeyBuf {
     KeyBuf::new().u8(code(kind)).u64(number)
 }
 
 /// Each value is there, or not, which makes a filter of every combination of them a prefix of its own.
-fn filter_key(kind: ReportKind, values: [Option<&str>; 3]) -> KeyBuf {
-    values.into_iter().fold(KeyBuf::new().u8(code(kind)), |key, value| match value {
+fn filter_key(values: [Option<&str>; 3]) -> KeyBuf {
+    values.into_iter().fold(KeyBuf::new(), |key, value| match value {
         Some(value) => key.u8(1).str(value),
         None => key.u8(0),
     })
@@ -225,7 +220,7 @@ fn filters(report: &Report) -> Vec<KeyBuf> {
     let chosen = |mask: usize| std::array::from_fn(|n| values[n].filter(|_| mask & (1 << n) != 0));
     // One that asks for a value which the report hasn't is another's key.
     let fits = |mask: &usize| (0..values.len()).all(|n| mask & (1 << n) == 0 || values[n].is_some());
-    (0..1 << values.len()).filter(fits).map(|mask| filter_key(report.kind(), chosen(mask))).collect()
+    (0..1 << values.len()).filter(fits).map(|mask| filter_key(chosen(mask))).collect()
 }
 
 /// A report by its number.
@@ -247,26 +242,27 @@ pub fn page(
     newest_first: bool,
     (skip, limit): (usize, usize),
 ) -> Result<Page, StoreError> {
-    let (prefix, looked_up) = (Vec::from(filter.key(kind)), filter.is_looked_up());
+    let prefix = Vec::from(filter.key());
+    let (from, to) = (prefix.as_slice(), after_prefix(&prefix));
+    let (index, looked_up) = (index(kind), filter.is_looked_up());
     let mut page = Page { reports: Vec::new(), total: 0 };
-    if looked_up {
-        page.total = row(read, TOTALS, &prefix)?.unwrap_or_default();
-    }
-    let rows = read.scan(FILTERED, Range { reverse: newest_first, ..Range::prefix(prefix.clone()) });
-    let rows = rows.skip(if looked_up { skip } else { 0 });
-    for row in rows.take(if looked_up { limit } else { usize::MAX }) {
-        let (key, _) = row?;
-        let number = KeyReader::new(&key[prefix.len()..]).u64().ok_or_else(|| malformed_key(FILTERED))?;
+    let any = |_: u16| true;
+    let skipped = if looked_up { skip as u64 } else { 0 };
+    let entries = index.entries(read, (from, to.as_deref()), newest_first, Box::new(any), skipped)?;
+    for entry in entries.take(if looked_up { limit } else { usize::MAX }) {
+        let number = KeyReader::new(&entry?.key[prefix.len()..]).u64().ok_or_else(|| malformed_key(FILTERED))?;
         let report = get(read, kind, number)?.ok_or_else(|| malformed_key(FILTERED))?;
         if looked_up {
             page.reports.push((number, report));
         } else if filter.takes(&report) {
-            let nth = usize::try_from(page.total).unwrap_or(usize::MAX);
-            page.total += 1;
-            if nth >= skip && page.reports.len() < limit {
+            if page.total >= skip as u64 && page.reports.len() < limit {
                 page.reports.push((number, report));
             }
+            page.total += 1;
         }
+    }
+    if looked_up {
+        page.total = index.count(read, from, to.as_deref(), &any)?;
     }
     Ok(page)
 }
