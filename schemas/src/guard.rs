@@ -42,6 +42,8 @@ pub enum Tag {
     LoginToken = 16,
     /// A shard of the work that is done once; name: its number, decimal.
     Shard = 17,
+    /// A user's room for the server's notices, written by the record that makes it; name: user id.
+    NoticeRoom = 18,
 }
 
 /// A resource on which decisions rest: its tag and the first 16 bytes of SHA-256 of its name.

@@ -16,7 +16,7 @@ use super::{
     Commands, Error, Parts, Refusal, Request, Sender,
     guards::active,
     lane::{Job, Step, Tip},
-    membership,
+    membership, notices,
     room::{NewEvent, Room, compose, not_blocked, now},
 };
 use crate::rooms::{Prototype, redaction};
@@ -220,6 +220,10 @@ impl Send {
             return Ok(Vec::new());
         };
         let user = UserId::parse(user.as_str()).map_err(|_| Refusal::invalid(format!("`{user}` is not a user id")))?;
+        let leaves = content.get("membership").and_then(CanonicalJsonValue::as_str) == Some("leave");
+        if leaves && user == self.sender.user && room.membership(&user)? == Membership::Invite {
+            notices::may_refuse(room.view, &user, &room.id)?;
+        }
         membership::check(&self.parts, room, &self.sender.user, &user, content)
     }
 

@@ -40,6 +40,12 @@ impl Sender {
         Self { user, device: "".into(), administrator: Some(administrator.into()) }
     }
 
+    /// Whether an administrator acts.
+    #[must_use]
+    pub const fn is_administrator(&self) -> bool {
+        self.administrator.is_some()
+    }
+
     /// The origin of what they cause.
     #[must_use]
     pub fn origin(&self) -> Origin {
@@ -94,7 +100,7 @@ pub fn present(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
 pub fn active(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
     let (account, guards) = look_up(view, sender)?;
     not_locked(&account, sender)?;
-    if account.suspended && sender.administrator.is_none() {
+    if account.suspended && !sender.is_administrator() {
         return Err(Refusal::new(ErrorKind::UserSuspended, "this account is suspended: it can read and leave").into());
     }
     Ok(guards)
@@ -103,7 +109,7 @@ pub fn active(view: &View, sender: &Sender) -> Result<Vec<Read>, Error> {
 fn look_up(view: &View, sender: &Sender) -> Result<(Account, Vec<Read>), Error> {
     let (user, on) = (sender.user.as_str(), sender.device.as_str());
     let account = accounts::get(view, user)?.filter(|account| !account.deactivated);
-    if sender.administrator.is_some() {
+    if sender.is_administrator() {
         let account =
             account.ok_or_else(|| Refusal::not_found(format!("there is no account {user}, or it has ended")))?;
         return Ok((account, vec![unchanged(view, user_status(user))?]));
@@ -116,7 +122,7 @@ fn look_up(view: &View, sender: &Sender) -> Result<(Account, Vec<Read>), Error> 
 }
 
 fn not_locked(account: &Account, sender: &Sender) -> Result<(), Error> {
-    if account.locked && sender.administrator.is_none() {
+    if account.locked && !sender.is_administrator() {
         return Err(Refusal::new(ErrorKind::UserLocked, "this account is locked").into());
     }
     Ok(())

@@ -20,6 +20,7 @@ use super::{
     Commands, Decision, Error, Parts, Refusal, Request, Sender,
     guards::{active, standing},
     lane::{Job, Step, Tip},
+    notices,
     room::{NewEvent, Room, compose, not_blocked, now},
     rooms::check_invitee,
     unchanged,
@@ -163,6 +164,10 @@ impl Change {
             (Move::Leave, M::Leave) => {
                 let known = membership::member(room.view, room.nid, self.target.as_str())?.is_some();
                 if known { Ok(true) } else { forbidden("you are not in this room") }
+            }
+            (Move::Leave, M::Invite) if !self.sender.is_administrator() => {
+                notices::may_refuse(room.view, &self.target, &room.id)?;
+                Ok(false)
             }
             (Move::Kick, M::Leave | M::Ban) => forbidden("the user is not in the room"),
             (Move::Unban, M::Ban) => Ok(false),

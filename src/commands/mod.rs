@@ -22,6 +22,7 @@ pub mod keys;
 pub mod lane;
 pub mod leases;
 pub mod membership;
+pub mod notices;
 pub mod profiles;
 pub mod push_rules;
 pub mod receipts;

@@ -40,6 +40,22 @@ use crate::{
 /// refused before its events are signed.
 const MAX_FIRST_EVENTS: usize = 512;
 
+/// What is decided together with a new room.
+pub(super) trait Along: Send + 'static {
+    /// A room that makes the new one needless.
+    fn instead(&self, _: &View) -> Result<Option<OwnedRoomId>, Error> {
+        Ok(None)
+    }
+
+    /// Adds to the room's record.
+    fn add(&self, _: &View, _: &RoomId, _: &mut Draft) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// Nothing.
+impl Along for () {}
+
 impl Commands {
     /// Creates a room, of a version if the request names none; the reply is its id.
     ///
@@ -51,6 +67,17 @@ impl Commands {
         request: create_room::Request,
         default_version: RoomVersionId,
     ) -> Result<OwnedRoomId, Error> {
+        self.create_room_along(sender, request, default_version, ()).await
+    }
+
+    /// Like [`Commands::create_room`], with something else that is decided along with it.
+    pub(super) async fn create_room_along(
+        &self,
+        sender: Sender,
+        request: create_room::Request,
+        default_version: RoomVersionId,
+        along: impl Along,
+    ) -> Result<OwnedRoomId, Error> {
         if request.invite.len() + request.initial_state.len() > MAX_FIRST_EVENTS {
             return Err(Refusal::too_large("so many events can't be recorded at once: invite some people later").into());
         }
@@ -61,6 +88,9 @@ impl Commands {
         let version = request.room_version.clone().unwrap_or(default_version);
         let mut at = now(&parts);
         self.execute(&sender.clone(), move |view| {
+            if let Some(room) = along.instead(view)? {
+                return Ok(Decision::Reply(room));
+            }
             let mut reads = active(view, &sender)?;
             for invited in &request.invite {
                 reads.extend(check_invitee(&parts, view, invited)?);
@@ -85,6 +115,7 @@ impl Commands {
             if request.visibility == ListVisibility::Public {
                 publish(view, &id, true, &mut draft)?;
             }
+            along.add(view, &id, &mut draft)?;
             Ok(Decision::append_then(draft, id))
         })
         .await

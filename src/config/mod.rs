@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use ruma::{OwnedServerName, RoomVersionId};
+use ruma::{OwnedServerName, RoomVersionId, UserId};
 use serde::{Deserialize, Deserializer};
 
 pub use kafka::{Compression, Kafka, Property, Topic};
@@ -40,6 +40,7 @@ pub struct Config {
     pub registration: Registration,
     pub sessions: Sessions,
     pub rooms: Rooms,
+    pub server_notices: ServerNotices,
     pub limits: Limits,
     pub presence: Presence,
     pub rate_limits: RateLimits,
@@ -158,6 +159,26 @@ pub struct Sessions {
 #[expect(missing_docs, reason = "default.toml documents every setting")]
 pub struct Rooms {
     pub default_version: RoomVersionId,
+}
+
+/// `[server_notices]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct ServerNotices {
+    #[serde(deserialize_with = "optional")]
+    pub localpart: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub display_name: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub avatar_url: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub room_name: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub room_avatar_url: Option<String>,
+    #[serde(deserialize_with = "optional")]
+    pub room_topic: Option<String>,
+    pub auto_join: bool,
 }
 
 /// `[limits]`
@@ -320,6 +341,12 @@ impl Config {
         self.data.join("address")
     }
 
+    /// Whether a user of this server can have this name.
+    fn is_localpart(&self, name: &str) -> bool {
+        let user = UserId::parse_with_server_name(name, &self.server_name);
+        user.is_ok_and(|user| user.localpart() == name && user.validate_strict().is_ok())
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let rates = &self.rate_limits;
         let RateLimits { enabled: _, login, login_token, failed_login, registration, message, join, report } = *rates;
@@ -347,6 +374,10 @@ impl Config {
             (
                 (6..=12).any(|version: u8| self.rooms.default_version.as_str() == version.to_string()),
                 "rooms.default_version is not one of 6 to 12, in which rooms can be created",
+            ),
+            (
+                self.server_notices.localpart.as_ref().is_none_or(|name| self.is_localpart(name)),
+                "server_notices.localpart is not made of a-z, 0-9 and . _ = - / +",
             ),
             (
                 rates.iter().all(|rate| rate.per_second.is_finite() && rate.per_second > 0.0 && rate.burst > 0),

@@ -1,6 +1,7 @@
 //! What administrators of the server do, with the paths and shapes of Synapse's admin API, so that its tools work. What
 //! has no counterpart there lies under `/_everfold/admin/v1/`.
 
+mod notices;
 pub mod params;
 mod projections;
 pub mod register;
@@ -26,6 +27,7 @@ use super::{
 /// All of it.
 pub(super) fn routes() -> Router<App> {
     Router::new()
+        .merge(notices::routes())
         .merge(projections::routes())
         .merge(register::routes())
         .merge(registration_tokens::routes())
@@ -43,6 +45,15 @@ impl Admin {
     #[must_use]
     pub fn origin(self) -> Origin {
         self.0
+    }
+
+    /// Who they are, as the log names them.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match &self.0 {
+            Origin::Admin { user } => user,
+            _ => "",
+        }
     }
 }
 

@@ -1,4 +1,5 @@
 mod access;
+mod notices;
 mod projections;
 mod registration_tokens;
 mod reports;

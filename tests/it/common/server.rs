@@ -176,6 +176,14 @@ impl TestServer {
         Self { server, ..self }
     }
 
+    /// Stops it and starts it again with other settings.
+    pub async fn restart_with(mut self, settings: &[(&'static str, &str)]) -> Self {
+        self.server.stop().await;
+        self.config = Self::config(self.folder.path(), settings);
+        let server = Server::start(self.config.clone(), self.world.clone()).await.unwrap();
+        Self { server, ..self }
+    }
+
     /// Stops it and starts it again with a clock that shows another time.
     pub async fn restart_at(self, ms: u64) -> (Self, Arc<SimulatedClock>) {
         let clock = Arc::new(SimulatedClock::at(ms));
