@@ -7,6 +7,7 @@ mod projections;
 pub mod register;
 mod registration_tokens;
 mod reports;
+mod rooms;
 mod snapshot;
 mod users;
 
@@ -32,6 +33,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(register::routes())
         .merge(registration_tokens::routes())
         .merge(reports::routes())
+        .merge(rooms::routes())
         .merge(snapshot::routes())
         .merge(users::routes())
 }

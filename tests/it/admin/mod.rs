@@ -3,4 +3,5 @@ mod notices;
 mod projections;
 mod registration_tokens;
 mod reports;
+mod rooms;
 mod users;
