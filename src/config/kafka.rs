@@ -97,20 +97,34 @@ const OWN: &[&str] = &[
     "bootstrap.servers",
     "compression.codec",
     "compression.type",
+    "delivery.report.only.error",
     "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.auto.offset.store",
+    "enable.gapless.guarantee",
     "enable.idempotence",
+    "enable.partition.eof",
+    "fetch.error.backoff.ms",
+    "fetch.message.max.bytes",
+    "fetch.queue.backoff.ms",
     "group.id",
+    "group.instance.id",
+    "group.protocol",
     "isolation.level",
     "linger.ms",
     "max.in.flight",
     "max.in.flight.requests.per.connection",
+    "max.partition.fetch.bytes",
     "message.max.bytes",
     "message.timeout.ms",
     "metadata.broker.list",
+    "queue.buffering.max.kbytes",
+    "queue.buffering.max.messages",
     "queue.buffering.max.ms",
+    "queued.max.messages.kbytes",
+    "queuing.strategy",
     "request.required.acks",
+    "topic.blacklist",
     "transactional.id",
 ];
 
@@ -127,7 +141,8 @@ impl FromStr for Property {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is no name=value"))?;
+        // It is not quoted: there may be a password in it.
+        let (name, value) = text.split_once('=').ok_or("a property is no name=value")?;
         let (name, value) = (name.trim(), value.trim());
         if OWN.contains(&name) {
             return Err(format!("{name} is set by Everfold, and what it promises rests on it"));
@@ -173,6 +188,9 @@ mod tests {
         let property: Property = "sasl.password = a=b ".parse().unwrap();
         assert_eq!((property.name.as_str(), property.value.as_str()), ("sasl.password", "a=b"));
         assert!("security.protocol".parse::<Property>().unwrap_err().contains("name=value"));
-        assert!("acks=1".parse::<Property>().unwrap_err().contains("rests on it"));
+        for own in ["acks=1", "enable.partition.eof = true", "delivery.report.only.error=true", "queuing.strategy=lifo"]
+        {
+            assert!(own.parse::<Property>().unwrap_err().contains("rests on it"), "{own}");
+        }
     }
 }

@@ -35,16 +35,27 @@ pub fn client(settings: &Kafka, brokers: &str) -> Result<ClientConfig, OpenError
             let wrong =
                 |why: String| OpenError::Settings(format!("log.kafka.properties_file {}: {why}", file.display()));
             let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            lines.map(|line| line.parse::<Property>().map_err(wrong)).collect::<Result<Vec<_>, _>>()
+            let lines = (1..).zip(text.lines().map(str::trim));
+            let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+            let parse = |(n, line): (u32, &str)| line.parse().map_err(|why| wrong(format!("line {n}: {why}")));
+            lines.map(parse).collect::<Result<Vec<Property>, _>>()
         },
     )?;
     for Property { name, value } in settings.properties.iter().chain(&in_file) {
         config.set(name, value);
     }
     config.set("bootstrap.servers", brokers);
+    // A topic that is missing is an error. The library has brokers make it, with whatever settings, for who appends.
+    config.set("allow.auto.create.topics", "false");
     // It also says which property it doesn't know.
-    config.create_native_config().map_err(|error| OpenError::Settings(format!("log.kafka.properties: {error}")))?;
+    config.create_native_config().map_err(|error| {
+        let why = match error {
+            // What it is set to may be a secret.
+            KafkaError::ClientConfig(_, why, name, _) => format!("{name}: {why}"),
+            other => other.to_string(),
+        };
+        OpenError::Settings(format!("log.kafka.properties: {why}"))
+    })?;
     Ok(config)
 }
 
@@ -58,7 +69,7 @@ pub fn consumer(client: &ClientConfig, context: Context) -> Result<BaseConsumer<
     config.set("group.id", "everfold");
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     // What is missing is an error, and never skipped.
-    config.set("auto.offset.reset", "error").set("allow.auto.create.topics", "false");
+    config.set("auto.offset.reset", "error");
     // A transaction that somebody left open on the topic must not hide what comes after it.
     config.set("isolation.level", "read_uncommitted");
     config.set("fetch.error.backoff.ms", "50").set("fetch.queue.backoff.ms", "10");

@@ -107,6 +107,7 @@ fn a_topic_that_would_lose_records_is_refused_with_all_that_is_wrong() {
         "retention.bytes is 1000000",
         "max.message.bytes is 1000000",
         "unclean.leader.election.enable is true",
+        "message.timestamp.type is CreateTime",
         "it has 2 partitions",
         "log.kafka.accept_power_loss = true",
     ] {
@@ -115,12 +116,13 @@ fn a_topic_that_would_lose_records_is_refused_with_all_that_is_wrong() {
     let command = format!(
         "kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics --entity-name {name} --add-config \
          cleanup.policy=delete,retention.ms=-1,retention.bytes=-1,unclean.leader.election.enable=false,\
-         max.message.bytes=2097152,flush.messages=1"
+         message.timestamp.type=LogAppendTime,max.message.bytes=2097152,flush.messages=1"
     );
     assert!(why.contains(&command), "{command} is not in {why}");
 
     let mut place = Place::fresh();
-    place.create(1, &[("retention.ms", "-1"), ("max.message.bytes", "3000000")]);
+    let kept = [("retention.ms", "-1"), ("max.message.bytes", "3000000"), ("message.timestamp.type", "LogAppendTime")];
+    place.create(1, &kept);
     assert!(place.why_not().contains("flush.messages is 9223372036854775807"), "{}", place.why_not());
     place.settings.accept_power_loss = true;
     append(&place.try_open().unwrap(), vec![record(1, 1, 1)]);
@@ -144,6 +146,10 @@ fn brokers_that_do_not_answer_are_named_in_time() {
     settings.properties = vec!["no.such.property=1".parse().unwrap()];
     let why = KafkaLog::open(&settings, &topic, Arc::new(())).err().unwrap().to_string();
     assert!(why.contains("no.such.property"), "{why}");
+    // What was mistyped may be a secret.
+    settings.properties = vec!["sasl.pasword=hunter2".parse().unwrap()];
+    let why = KafkaLog::open(&settings, &topic, Arc::new(())).err().unwrap().to_string();
+    assert!(why.contains("sasl.pasword") && !why.contains("hunter2"), "{why}");
 }
 
 #[test]
@@ -153,8 +159,16 @@ fn properties_are_read_from_a_file() {
     let settings = Kafka { properties_file: Some(file.path().to_owned()), ..settings() };
     let client = settings::client(&settings, "a:1").unwrap();
     assert_eq!((client.get("sasl.username"), client.get("sasl.password")), (Some("me"), Some("a=b")));
-    std::fs::write(file.path(), "acks=0").unwrap();
-    assert!(settings::client(&settings, "a:1").unwrap_err().to_string().contains("acks is set by Everfold"));
+    for (text, problem) in [
+        ("# secrets\n\nacks=0", "line 3: acks is set by Everfold"),
+        ("enable.partition.eof=true", "line 1: enable.partition.eof is set by Everfold"),
+        ("sasl.username=me\nsasl.password hunter2", "line 2: a property is no name=value"),
+    ] {
+        std::fs::write(file.path(), text).unwrap();
+        let why = settings::client(&settings, "a:1").unwrap_err().to_string();
+        assert!(why.contains(problem), "{why}");
+        assert!(!why.contains("hunter2"), "{why}");
+    }
 }
 
 #[test]
@@ -234,25 +248,49 @@ fn amendments_lie_beside_the_log() {
     assert_eq!(log.amendments().iter().count(), 2);
 }
 
-/// What a producer can't go on from is rare with real brokers.
 #[test]
-fn after_a_fatal_error_a_new_producer_goes_on() {
-    let brokers = MockCluster::new(1).unwrap();
-    brokers.create_topic("log", 1, 1).unwrap();
-    let settings = Kafka { timeout: Duration::from_secs(3), ..settings() };
-    let client = settings::client(&settings, &brokers.bootstrap_servers()).unwrap();
-    let shared = Shared::new("log".into(), Amendments::default(), Segments::default(), 0, None);
-    let writer = Writer::open(&client, &settings, Arc::new(shared), Arc::new(())).unwrap();
-    let append = |n| writer.append(vec![record(n, 1, 1)]).remove(0).blocking_recv().unwrap();
-    assert_eq!(append(1).unwrap(), Lsn(1));
-    brokers
-        .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER; 3]);
-    let failed = append(2).unwrap_err();
-    assert!(matches!(failed, AppendError::Unconfirmed(_)), "{failed}");
-    brokers.clear_request_errors(RDKafkaApiKey::Produce);
-    let appended = append(3).unwrap();
-    assert!(appended > Lsn(1), "{appended}");
-    // None that is closed takes more.
-    writer.close();
-    assert!(matches!(append(4), Err(AppendError::Closed)));
+fn a_record_whose_place_is_taken_away_meanwhile_is_not_acknowledged() {
+    if !Place::is_there() {
+        return;
+    }
+    let place = Place::fresh();
+    let log = Arc::new(place.try_open().unwrap());
+    append(&*log, vec![record(1, 1, 1)]);
+    // It has yet to hear that positions go on from higher ones.
+    drop(log.reader.follower.lock().unwrap().take());
+    place.intrude(Some(1_000));
+    let receipt = log.append(vec![record(2, 1, 1)]).remove(0);
+    let client = settings::client(&place.settings, &place.topic.brokers).unwrap();
+    let follower = Follower::start(&client, Arc::clone(&log.reader.shared)).unwrap();
+    *log.reader.follower.lock().unwrap() = Some(follower);
+    let refused = receipt.blocking_recv().unwrap().unwrap_err();
+    assert!(matches!(refused, AppendError::Unavailable(_)), "{refused}");
+    assert_eq!(append(&*log, vec![record(3, 1, 1)]), [Lsn(1_003)], "it goes on");
+    for log in [log as Arc<dyn Log>, place.open()] {
+        let lsns: Vec<_> = log.read(Lsn(1), 9, usize::MAX).unwrap().iter().map(|entry| entry.lsn).collect();
+        assert_eq!(lsns, [Lsn(1), Lsn(1_001), Lsn(1_003)]);
+    }
+}
+
+#[test]
+fn no_group_is_joined_and_no_position_kept_on_the_brokers() {
+    if !Place::is_there() {
+        return;
+    }
+    let place = Place::fresh();
+    let log = place.open();
+    append(&*log, (0..100).map(|n| record(n, 1, 1)).collect());
+    assert_eq!(all(&*log).len(), 100);
+    let reader = KafkaLog::open_read_only(&place.settings, &place.topic).unwrap();
+    assert_eq!(reader.read(Lsn(1), 100, usize::MAX).unwrap().len(), 100);
+    reader.refresh().unwrap();
+    let client = settings::client(&place.settings, &place.topic.brokers).unwrap();
+    let consumer = settings::consumer(&client, settings::Context::default()).unwrap();
+    let groups = consumer.fetch_group_list(None, Duration::from_secs(20)).unwrap();
+    let groups: Vec<_> = groups.groups().iter().map(|group| group.name().to_owned()).collect();
+    assert_eq!(groups, [""; 0]);
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition(&place.topic.name, 0);
+    let kept = consumer.committed_offsets(partitions, Duration::from_secs(20)).unwrap();
+    assert_eq!(kept.elements()[0].offset(), Offset::Invalid);
 }

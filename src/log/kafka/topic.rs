@@ -19,11 +19,16 @@ use super::{
 use crate::config::{Kafka, Topic};
 
 /// What must hold on each topic of the log.
-const SETTINGS: [(&str, &str, &str); 4] = [
+const SETTINGS: [(&str, &str, &str); 5] = [
     ("cleanup.policy", "delete", "compaction removes records"),
     ("retention.ms", "-1", "old records would be deleted"),
     ("retention.bytes", "-1", "old records would be deleted"),
     ("unclean.leader.election.enable", "false", "a broker that lacks acknowledged records could become the leader"),
+    (
+        "message.timestamp.type",
+        "LogAppendTime",
+        "records would be refused for the clock of the node that they come from",
+    ),
 ];
 
 /// The topic as the brokers describe it.
@@ -127,8 +132,6 @@ impl<'a> Topics<'a> {
         for (key, value, _) in SETTINGS {
             topic = topic.set(key, value);
         }
-        // So that no clock of a node makes the brokers refuse a record.
-        topic = topic.set("message.timestamp.type", "LogAppendTime");
         topic = topic.set("max.message.bytes", &bytes).set("min.insync.replicas", minimum);
         if copies == 1 && !self.settings.accept_power_loss {
             topic = topic.set("flush.messages", "1");

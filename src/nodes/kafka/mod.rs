@@ -126,7 +126,7 @@ fn consumer(client: &ClientConfig) -> Result<BaseConsumer<Context>, OpenError> {
     config.set("group.id", "everfold");
     config.set("enable.auto.commit", "false").set("enable.auto.offset.store", "false");
     // What was forgotten meanwhile is missed, which shows in the offsets.
-    config.set("auto.offset.reset", "latest").set("allow.auto.create.topics", "false");
+    config.set("auto.offset.reset", "latest");
     config.set("fetch.error.backoff.ms", "50").set("queued.max.messages.kbytes", "16384");
     config.create_with_context(Context::default()).map_err(|error| OpenError::Settings(error.to_string()))
 }
