@@ -11,6 +11,10 @@ use tokio::sync::oneshot;
 
 use super::settings::Context;
 
+/// Why a record has no place that the brokers have: they answer so to one that comes again and that they know only by its
+/// number.
+pub(super) const NOWHERE: &str = "the brokers have it, but don't say where";
+
 /// The offset of a message that the brokers have, or why it is not known whether they do.
 pub(super) type Confirmation = oneshot::Receiver<Result<u64, String>>;
 
@@ -52,7 +56,7 @@ impl ProducerContext for Confirms {
 
     fn delivery(&self, result: &DeliveryResult<'_>, sender: Self::DeliveryOpaque) {
         let confirmed = match result {
-            Ok(message) => Ok(u64::try_from(message.offset()).unwrap_or_default()),
+            Ok(message) => u64::try_from(message.offset()).map_err(|_| NOWHERE.to_owned()),
             Err((error, _)) => Err(format!("{error}{}", self.0.trouble())),
         };
         // Whoever asked may be gone.

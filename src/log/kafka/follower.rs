@@ -62,7 +62,6 @@ fn follow(consumer: &BaseConsumer<Context>, shared: &Shared, stop: &AtomicBool) 
                     "the topic {topic} has lost records or was made anew while the server ran ({error}): restore it, and \
                      start the server again"
                 );
-                tracing::error!(%why, "the log is not what it was");
                 return shared.fail(why);
             }
             // The library connects again by itself.

@@ -5,13 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use rdkafka::ClientConfig;
 use schemas::Lsn;
+use tokio::sync::oneshot;
 
 use super::{
-    KafkaReader, OpenError, amendments,
-    confirm::Confirming,
-    fetch::{Fetched, headers},
-    settings,
-    topic::Topics,
+    KafkaReader, OpenError, amendments, confirm::Confirming, fetch::headers, settings, shared::Own, topic::Topics,
     writer,
 };
 use crate::{
@@ -81,7 +78,11 @@ impl Importer for KafkaImporter {
                 let why = "something else writes to the topic: delete it, and begin anew".to_owned();
                 return Err(refused(why));
             }
-            shared.delivered(&Fetched { offset, base: Some(base), bytes: &bytes }).map_err(refused)?;
+            let (sender, placed) = oneshot::channel();
+            // Whoever waits is below.
+            let done = Box::new(move |place| _ = sender.send(place));
+            shared.delivered(Own { offset, base, bytes, after: first, done });
+            placed.blocking_recv().map_err(|_| AppendError::Closed)??;
         }
         Ok(())
     }

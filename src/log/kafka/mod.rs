@@ -185,7 +185,7 @@ impl LogReader for KafkaReader {
     }
 
     fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        match self.shared.read(from.max(Lsn::FIRST), (records, bytes), PATIENCE)? {
+        match self.shared.read(from.max(Lsn::FIRST), (records, bytes)) {
             Known::Records(found) => Ok(found),
             Known::Fetch(begin, end) => self.fetch(from, (begin, end), (records, bytes)),
         }
@@ -273,8 +273,6 @@ impl Log for KafkaLog {
         self.writer.close();
         let follower = self.reader.follower.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(follower) = follower {
-            // What was taken is read to its end, also by those who only follow.
-            self.reader.shared.settle(PATIENCE);
             drop(follower);
             self.reader.shared.end();
         }

@@ -7,9 +7,9 @@ use std::{
 
 use futures::executor::block_on;
 use rdkafka::{
+    Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    mocking::MockCluster,
-    types::{RDKafkaApiKey, RDKafkaRespErr},
+    consumer::Consumer,
 };
 
 use super::*;

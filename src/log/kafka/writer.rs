@@ -5,8 +5,13 @@
 //!                                                                     report ─▶ last records, tail ─▶ receipt
 //! ```
 //!
+//! What stands before a record decides which place it has, so that it is acknowledged once that was fetched.
+//!
 //! What the brokers don't confirm in time may have reached them all the same. Whoever waits is told so; a record that
 //! comes twice is void the second time.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -26,9 +31,10 @@ use tokio::sync::oneshot;
 
 use super::{
     OpenError,
-    fetch::{Fetched, headers},
+    confirm::NOWHERE,
+    fetch::headers,
     settings::{Context, MESSAGE_BYTES},
-    shared::Shared,
+    shared::{Own, Shared},
 };
 use crate::{
     config::Kafka,
@@ -43,6 +49,8 @@ use crate::{
 const RECORDS: usize = 16_384;
 /// So many bytes of them.
 const BYTES: usize = 64 << 20;
+/// A producer that can't go on is replaced so often at most.
+const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
@@ -52,7 +60,12 @@ pub(super) struct Writer {
     observer: Arc<dyn Observer>,
     waiting: Arc<Waiting>,
     /// None once it is closed.
-    producer: Mutex<Option<ThreadedProducer<Reports>>>,
+    producer: Mutex<Option<Made>>,
+}
+
+struct Made {
+    producer: ThreadedProducer<Reports>,
+    at: Instant,
 }
 
 impl Writer {
@@ -72,13 +85,12 @@ impl Writer {
         Ok(writer)
     }
 
-    fn make(&self) -> Result<ThreadedProducer<Reports>, KafkaError> {
-        let (shared, waiting) = (Arc::clone(&self.shared), Arc::clone(&self.waiting));
-        let observer = Arc::clone(&self.observer);
-        self.config.create_with_context(Reports { shared, waiting, observer, client: Context::default() })
+    fn make(&self) -> Result<Made, KafkaError> {
+        let reports = Reports { shared: Arc::clone(&self.shared), client: Context::default() };
+        Ok(Made { producer: self.config.create_with_context(reports)?, at: Instant::now() })
     }
 
-    fn producer(&self) -> MutexGuard<'_, Option<ThreadedProducer<Reports>>> {
+    fn producer(&self) -> MutexGuard<'_, Option<Made>> {
         self.producer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,38 +102,53 @@ impl Writer {
         // While it is held, nobody else's records get in between.
         let mut producer = self.producer();
         let Some(now) = &mut *producer else { return refused(count, &AppendError::Closed) };
-        if let Some((_, why)) = now.client().fatal_error() {
-            tracing::warn!(%why, "the producer can't go on: what is on its way is given up, and a new one is made");
-            let made = match self.make() {
-                Ok(made) => made,
-                Err(error) => return refused(count, &AppendError::Unavailable(error.to_string())),
-            };
-            let old = std::mem::replace(now, made);
-            // It fails what is outstanding, for which it takes its time.
-            std::thread::spawn(move || drop(old));
+        if let Err(error) = self.renew(now) {
+            return refused(count, &error);
         }
-        let (base, broken) = {
+        let (place, broken) = {
             let state = self.shared.state();
-            (state.segments.base(), state.broken.clone())
+            ((state.segments.base(), state.next), state.broken.clone())
         };
         let admitted = match broken {
             Some(why) => Err(AppendError::Unavailable(why)),
             None => self.waiting.admit(count, records.iter().map(Bytes::len).sum()),
         };
         match admitted {
-            Ok(()) => self.send(now, base, records),
+            Ok(()) => self.send(&now.producer, place, records),
             Err(error) => refused(count, &error),
         }
     }
 
-    /// Puts the records of one call into the queue, one right after another.
-    fn send(&self, producer: &ThreadedProducer<Reports>, base: u64, records: Vec<Bytes>) -> Vec<Receipt> {
+    /// Puts another producer into the place of one that can't go on.
+    fn renew(&self, now: &mut Made) -> Result<(), AppendError> {
+        let Some((_, why)) = now.producer.client().fatal_error() else { return Ok(()) };
+        if now.at.elapsed() < AGAIN {
+            // What it failed by may last.
+            return Err(AppendError::Unavailable(why));
+        }
+        tracing::warn!(%why, "the producer can't go on: what is on its way is given up, and a new one is made");
+        let made = self.make().map_err(|error| AppendError::Unavailable(error.to_string()))?;
+        let old = std::mem::replace(now, made);
+        // It fails what is outstanding, for which it takes its time.
+        std::thread::spawn(move || drop(old));
+        Ok(())
+    }
+
+    /// Puts the records of one call into the queue, one right after another; they stand at or after an offset.
+    fn send(
+        &self,
+        producer: &ThreadedProducer<Reports>,
+        (base, after): (u64, u64),
+        records: Vec<Bytes>,
+    ) -> Vec<Receipt> {
         let mut failed: Option<AppendError> = None;
         let send = |bytes: Bytes| {
             let (sender, receipt) = oneshot::channel();
-            let pending = Box::new(Pending { bytes: bytes.clone(), base, since: Instant::now(), sender });
+            let (waiting, observer) = (Arc::clone(&self.waiting), Arc::clone(&self.observer));
+            let since = Instant::now();
+            let pending = Box::new(Pending { bytes: bytes.clone(), base, after, since, sender, waiting, observer });
             if let Some(error) = &failed {
-                pending.resolve(&self.waiting, Err(error.clone()));
+                pending.resolve(Err(error.clone()));
                 return receipt;
             }
             let record = BaseRecord::<(), [u8], _>::with_opaque_to(&self.shared.topic, pending);
@@ -129,7 +156,7 @@ impl Writer {
             if let Err((error, record)) = producer.send(record) {
                 let error = AppendError::Unavailable(error.to_string());
                 failed = Some(error.clone());
-                record.delivery_opaque.resolve(&self.waiting, Err(error));
+                record.delivery_opaque.resolve(Err(error));
             }
             receipt
         };
@@ -162,16 +189,30 @@ pub(super) fn producer(client: &ClientConfig, settings: &Kafka) -> ClientConfig 
 struct Pending {
     bytes: Bytes,
     base: u64,
+    /// It stands at this offset or later.
+    after: u64,
     since: Instant,
     sender: oneshot::Sender<Result<Lsn, AppendError>>,
+    waiting: Arc<Waiting>,
+    observer: Arc<dyn Observer>,
 }
 
 impl Pending {
-    fn resolve(self, waiting: &Waiting, outcome: Result<Lsn, AppendError>) {
+    fn resolve(self, outcome: Result<Lsn, AppendError>) {
         let bytes = self.bytes.len();
+        match &outcome {
+            Ok(_) => {
+                let waits = vec![self.since.elapsed()];
+                self.observer.committed(&Committed { records: 1, bytes, waits });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a record was not confirmed");
+                self.observer.failed(1);
+            }
+        }
         // Whoever asked may be gone.
         let _ = self.sender.send(outcome);
-        waiting.leave(bytes);
+        self.waiting.leave(bytes);
     }
 }
 
@@ -213,8 +254,6 @@ impl Waiting {
 /// Hears what became of records, in the producer's thread.
 struct Reports {
     shared: Arc<Shared>,
-    waiting: Arc<Waiting>,
-    observer: Arc<dyn Observer>,
     client: Context,
 }
 
@@ -232,25 +271,19 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = Box<Pending>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, pending: Box<Pending>) {
-        let outcome = match result {
-            Ok(message) => {
-                let offset = u64::try_from(message.offset()).unwrap_or_default();
-                let record = Fetched { offset, base: Some(pending.base), bytes: &pending.bytes };
-                self.shared.delivered(&record).map_err(AppendError::Unavailable)
-            }
+        let offset = match result {
+            Ok(message) => u64::try_from(message.offset()).map_err(|_| AppendError::Unconfirmed(NOWHERE.into())),
             Err((error, _)) => Err(self.explain(error)),
         };
-        match &outcome {
-            Ok(_) => {
-                let waits = vec![pending.since.elapsed()];
-                self.observer.committed(&Committed { records: 1, bytes: pending.bytes.len(), waits });
+        match offset {
+            Ok(offset) => {
+                let Pending { base, after, ref bytes, .. } = *pending;
+                let bytes = bytes.clone();
+                let done = Box::new(move |place| pending.resolve(place));
+                self.shared.delivered(Own { offset, base, bytes, after, done });
             }
-            Err(error) => {
-                tracing::debug!(%error, "a record was not confirmed");
-                self.observer.failed(1);
-            }
+            Err(error) => pending.resolve(Err(error)),
         }
-        pending.resolve(&self.waiting, outcome);
     }
 }
 
