@@ -20,6 +20,7 @@ pub mod handover;
 pub mod inbound;
 pub mod keys;
 pub mod lane;
+mod latest;
 pub mod leases;
 pub mod membership;
 pub mod notices;
@@ -164,7 +165,7 @@ impl Commands {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let (parts, tasks) = (Arc::new(parts), TaskTracker::new());
-        Self { lanes: Arc::new(lane::Lanes::new(Arc::clone(&parts))), parts, tasks }
+        Self { lanes: Arc::new(lane::Lanes::new(Arc::clone(&parts))), parts, latest: Arc::default(), tasks }
     }
 
     /// Ends what was begun, and gives everything up that commands hold. Nothing may be asked of them any more.
@@ -184,16 +185,17 @@ impl Commands {
     /// has folded whatever it has answered for.
     ///
     /// # Errors
-    /// When the log can't be asked, or the fold takes too long.
+    /// When the log can't be asked, which shows soon, or the fold stands still or takes too long.
     pub async fn catch_up(&self) -> Result<Lsn, Error> {
         let parts = &self.parts;
         if parts.members.is_alone() {
             return Ok(parts.progress.cursor().lsn);
         }
         let log = Arc::clone(&parts.log);
-        let latest = tokio::task::spawn_blocking(move || log.refresh()).await;
-        let end = latest.map_err(|error| Error::Internal(error.to_string()))?;
-        let end = end.map_err(|error| Error::Unavailable(error.to_string()))?;
+        let end = self.latest.ask(move || log.refresh()).await?;
+        if let Some(stopped) = parts.progress.stopped().filter(|_| parts.progress.cursor().lsn < end) {
+            return Err(stopped.into());
+        }
         if !parts.progress.reached(end, CATCH_UP).await {
             return Err(Error::Unavailable("this node is behind with what is on the log; try again".into()));
         }
@@ -250,7 +252,7 @@ where
     F: FnMut(&View) -> Result<Decision<R>, Error> + Send + 'static,
     G: Fn(&View, Lsn) -> Result<R, Error> + Send + 'static,
 {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let view = parts.source.view()?;
         if let Some(lsn) = admission::applied(&view, &stamp.id())? {
@@ -263,8 +265,7 @@ where
         let records = stamp.seal(draft, &view)?;
         drop(view);
         let place = parts.admit(&records)?;
-        let lsn = parts.append(records).await?;
-        let outcome = parts.folded(lsn).await?;
+        let (lsn, outcome) = parts.landed(parts.log.append(records), deadline).await?;
         drop(place);
         match outcome {
             None => {

@@ -4,7 +4,7 @@
 //!   access token, goes to that node, and this one answers what that one does, once it has folded as far. What is
 //!   handed over stays where it goes.
 //! - **Only who has caught up refuses.** A refusal that rests on what is there is given once all that is on the log now
-//!   is folded; what was not folded when the request came may make another answer.
+//!   is folded; what was not folded when the request came may make another answer. While the log can't be asked, it is 503.
 //!
 //! Both only where there may be other nodes. A node knows what another hands it by a seal that only those can make who have the
 //! server's signing key; what only looks like it is refused.
@@ -149,23 +149,20 @@ pub(super) async fn among_nodes(State(app): State<App>, mut request: Request, ne
     if let Some(answer) = errand.answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return answer;
     }
-    if reply.extensions().get::<Refused>().is_none() || asked.is_settled() || !catches_up(&app, began).await {
+    if reply.extensions().get::<Refused>().is_none() || asked.is_settled() {
         return reply;
+    }
+    match app.commands.catch_up().await {
+        Ok(end) if end > began => {}
+        Ok(_) => return reply,
+        Err(error) => {
+            tracing::debug!(%error, "a refusal may rest on what is not folded here");
+            return ApiError::from(error).into_response();
+        }
     }
     app.metrics.refusals_again_total.inc();
     let request = Request::from_parts(head, body.read());
     Asked::again(app.random.alphanumeric(22)).carry_out(next.run(request)).await
-}
-
-/// Whether there is more on the log than was folded then, and it is folded now.
-async fn catches_up(app: &App, began: Lsn) -> bool {
-    match app.commands.catch_up().await {
-        Ok(end) => end > began,
-        Err(error) => {
-            tracing::debug!(%error, "a refusal may rest on what is not folded yet");
-            false
-        }
-    }
 }
 
 /// Carries out what another node has handed here. It stays here.

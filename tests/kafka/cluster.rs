@@ -53,7 +53,7 @@ impl Drop for Cluster {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_loss_of_one_broker_of_three_loses_nothing() {
     if std::env::var_os("EVERFOLD_TEST_CLUSTER").is_none() {
         return;

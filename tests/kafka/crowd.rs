@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::join_all;
 use http::{Method, StatusCode};
 use projections::{
     Position, View,
@@ -17,14 +18,15 @@ use projections::{
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
-use crate::{
-    client::Client,
-    served::{Served, TIMEOUT},
-};
+use crate::{client::Client, served::Served};
 
 const WORKERS: usize = 6;
-/// No answer takes longer: the brokers' time-out, as long as a lane waits for the fold, and what a busy machine needs.
-const BOUND: Duration = Duration::from_secs(TIMEOUT + 10 + 5);
+/// No answer takes longer: as long as a request is patient, and what a busy machine needs.
+const BOUND: Duration = Duration::from_secs(10 + 4);
+/// What is refused takes no longer, whatever the brokers do: one question to them that is under way, one more, and the same.
+const REFUSED: Duration = Duration::from_secs(2 + 2);
+/// Every so many messages, a worker does something else.
+const ELSE: u64 = 4;
 
 pub struct Crowd {
     workers: Vec<Worker>,
@@ -60,7 +62,9 @@ pub struct Working {
 impl Crowd {
     pub async fn gather(served: &Served) -> Self {
         let keeper = served.register("keeper").await;
-        let room = keeper.post("/createRoom", json!({ "preset": "public_chat" })).await.ok();
+        let powers = json!({ "state_default": 0 });
+        let new = json!({ "preset": "public_chat", "power_level_content_override": powers });
+        let room = keeper.post("/createRoom", new).await.ok();
         let room = room["room_id"].as_str().unwrap().to_owned();
         let mut workers = Vec::new();
         for n in 0..WORKERS {
@@ -138,6 +142,25 @@ impl Working {
         }
     }
 
+    /// Asks for what is not there, and with a token that nobody has: many at once, and each is told soon that it isn't, or
+    /// that it can't be known.
+    pub async fn be_refused(&self) {
+        let path = format!("/rooms/{}/state/org.example.none", self.room);
+        let nobody = self.reader.clone().with_token("of nobody");
+        let ask = async |client: &Client, path: &str, expected: StatusCode| {
+            let began = Instant::now();
+            let response = client.request(Method::GET, path).send().await.unwrap();
+            assert!(began.elapsed() < REFUSED, "a refusal took {:?}", began.elapsed());
+            assert!([expected, StatusCode::SERVICE_UNAVAILABLE].contains(&response.status()), "{response:?}");
+            assert_eq!(response.headers().contains_key("retry-after"), response.status() != expected);
+        };
+        let pairs = (0..100).map(async |_| {
+            ask(&self.reader, &path, StatusCode::NOT_FOUND).await;
+            ask(&nobody, "/account/whoami", StatusCode::UNAUTHORIZED).await;
+        });
+        join_all(pairs).await;
+    }
+
     /// Reads what is there, which doesn't take long, whatever the brokers do.
     pub async fn read(&self) {
         let began = Instant::now();
@@ -170,7 +193,12 @@ impl Worker {
             let n = last.map_or(self.messages.len() as u64, |(n, _)| *n);
             self.messages.entry(n).or_insert(None);
             match self.send(&client, n).await {
-                Some(true) => acknowledged.send_modify(|count| *count += 1),
+                Some(true) => {
+                    acknowledged.send_modify(|count| *count += 1);
+                    if n.is_multiple_of(ELSE) {
+                        self.do_else(&client, n / ELSE).await;
+                    }
+                }
                 Some(false) => {
                     counts.refused.fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -179,6 +207,31 @@ impl Worker {
             }
         }
         self
+    }
+
+    /// Does one of the other things that people do, which may be refused for now, in time.
+    async fn do_else(&self, client: &Client, n: u64) {
+        let (room, user) = (&self.room, &self.client.user);
+        let (method, path, body) = match n % 5 {
+            0 => (Method::PUT, format!("/rooms/{room}/state/org.example/{}", self.name), json!({ "n": n })),
+            1 => (Method::POST, format!("/join/{room}"), json!({})),
+            2 => (Method::POST, "/createRoom".to_owned(), json!({ "name": self.name })),
+            3 => {
+                let (name, auth) = (format!("{}-{n}", self.name), json!({ "type": "m.login.dummy" }));
+                let account = json!({ "username": name, "password": "a password", "auth": auth });
+                (Method::POST, "/register".to_owned(), account)
+            }
+            _ => {
+                let keys = json!({ "one_time_keys": { user: { "D": "signed_curve25519" } } });
+                (Method::POST, "/keys/claim".to_owned(), keys)
+            }
+        };
+        let began = Instant::now();
+        let Ok(response) = client.request(method, &path).json(&body).send().await else { return };
+        let (status, is_advised) = (response.status(), response.headers().contains_key("retry-after"));
+        let text = response.text().await.unwrap_or_default();
+        assert!(began.elapsed() < BOUND, "{path} took {:?}: {status} {text}", began.elapsed());
+        assert!(status == StatusCode::OK || status == StatusCode::SERVICE_UNAVAILABLE && is_advised, "{status} {text}");
     }
 
     /// Sends a message, perhaps again, and says whether it was acknowledged; none if nobody answered.

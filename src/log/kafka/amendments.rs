@@ -30,7 +30,7 @@ pub(super) fn read(
     }
     let broken = |why: String| ReadError::Backend(format!("the topic {name}: {why}"));
     let mut fetcher = Fetcher::new(client, &name, settings.timeout)?;
-    let (_, end) = fetcher.range().map_err(broken)?;
+    let (_, end) = fetcher.range(settings.timeout).map_err(broken)?;
     let mut found: Result<Vec<Amendment>, serde_json::Error> = Ok(Vec::new());
     let fetched = fetcher.fetch(0, end, &mut |message| match (&mut found, serde_json::from_slice(message.bytes)) {
         (Ok(found), Ok(amendment)) => {

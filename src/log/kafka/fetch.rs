@@ -66,9 +66,9 @@ impl Fetcher {
         Ok(Self { consumer, topic: topic.to_owned(), patience, next: None })
     }
 
-    /// Where the topic begins and ends.
-    pub fn range(&self) -> Result<(u64, u64), String> {
-        let watermarks = self.consumer.fetch_watermarks(&self.topic, 0, self.patience);
+    /// Where the topic begins and ends, if the brokers say so in time.
+    pub fn range(&self, within: Duration) -> Result<(u64, u64), String> {
+        let watermarks = self.consumer.fetch_watermarks(&self.topic, 0, within);
         let (low, high) = watermarks.map_err(|error| format!("{error}{}", self.consumer.context().trouble()))?;
         Ok((u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default()))
     }

@@ -57,6 +57,8 @@ use crate::config::{Kafka, Topic};
 
 /// So long a reader waits for the brokers to give what they have confirmed.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Brokers that are there say in this time how far the topic goes.
+const ASK: Duration = Duration::from_secs(1);
 
 /// The reading half: it goes on with what other processes append.
 pub struct KafkaReader {
@@ -125,7 +127,7 @@ impl KafkaReader {
         // Nothing of the log may stand up to the end: that must show.
         scout.set("enable.partition.eof", "true");
         let mut scout = Fetcher::new(&scout, name, settings.timeout)?;
-        let (begin, end) = scout.range().map_err(ReadError::Backend)?;
+        let (begin, end) = scout.range(settings.timeout).map_err(ReadError::Backend)?;
         if begin > 0 {
             let why = format!("the topic {name} begins at offset {begin}: what stood before it was deleted");
             return Err(ReadError::Damaged { lsn: Lsn::FIRST, why }.into());
@@ -209,7 +211,7 @@ impl LogReader for KafkaReader {
     }
 
     fn refresh(&self) -> Result<Lsn, ReadError> {
-        let (_, end) = self.scout.range().map_err(ReadError::Backend)?;
+        let (_, end) = self.scout.range(ASK).map_err(ReadError::Backend)?;
         if !self.shared.reach(end, PATIENCE) {
             let why = format!("the topic goes up to offset {end}, but the brokers don't give all of it");
             return Err(ReadError::Backend(why));
