@@ -455,16 +455,12 @@ impl Lane {
             }
         };
         // The order of these calls is the order on the log.
-        let receipts = parts.log.append(records);
+        let (receipts, deadline) = (parts.log.append(records), work.deadline());
         self.flying.works.push_back(work);
         self.flying.landings.push_back(Box::pin(async move {
-            let mut last = Lsn::ZERO;
-            for receipt in receipts {
-                last = receipt.await.map_err(|_| Error::Unavailable("the log is closed".into()))??;
-            }
-            let outcome = parts.folded(last).await?;
+            let landing = parts.landed(receipts, deadline).await;
             drop(place);
-            Ok((last, outcome))
+            landing
         }));
         true
     }

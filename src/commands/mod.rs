@@ -40,6 +40,7 @@ use std::{sync::Arc, time::Duration};
 use projections::{Source, View, models::admission};
 use ruma::OwnedServerName;
 use schemas::{Draft, Expect, Key, Lsn, Origin, Read, RecordId, admission::Void};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 pub use backlog::Backlog;
@@ -55,14 +56,14 @@ use crate::{
     clock::{Clock, Random},
     fold::{Progress, Stopped},
     keys::OwnKey,
-    log::Log,
+    log::{Log, Receipt},
     metrics::Metrics,
     nodes::Members,
 };
 
 /// So long it is waited for what is on the log already.
 const CATCH_UP: Duration = Duration::from_secs(5);
-/// How long a decision is made again before the request is told to come back.
+/// So long a request waits until its decision stands, however often it is made, before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What commands are made of.
@@ -95,6 +96,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Commands {
     parts: Arc<Parts>,
+    latest: Arc<latest::Latest>,
     lanes: Arc<lane::Lanes>,
     tasks: TaskTracker,
 }
@@ -273,7 +275,7 @@ where
                 return reply(&Done { lsn, source: Arc::clone(&parts.source) });
             }
             Some(Void::Repeated(first)) => return repeated(&parts.source.view()?, first),
-            Some(void) if tokio::time::Instant::now() >= deadline => {
+            Some(void) if Instant::now() >= deadline => {
                 tracing::warn!(%lsn, reason = void.reason(), "a decision was overtaken again and again");
                 return Err(Error::Unavailable("the server is busy with what this rests on; try again".into()));
             }
@@ -294,22 +296,22 @@ impl Parts {
         }
     }
 
-    /// Appends records that stand together, and gives the position of the last.
-    pub(crate) async fn append(&self, records: Vec<bytes::Bytes>) -> Result<Lsn, Error> {
-        let mut last = Err(Error::Internal("nothing to append".into()));
-        for receipt in self.log.append(records) {
-            last = match receipt.await {
-                Ok(appended) => Ok(appended?),
-                Err(_) => return Err(Error::Unavailable("the log is closed".into())),
-            };
-        }
-        last
-    }
-
-    /// Waits until a record is folded, but not for ever: brokers that are away don't give back what they have taken.
-    pub(crate) async fn folded(&self, lsn: Lsn) -> Result<Option<Void>, Error> {
-        let late = |_| Error::Unavailable(format!("record {lsn} is on the log, and takes effect soon; ask again"));
-        Ok(tokio::time::timeout(PATIENCE, self.progress.outcome(lsn)).await.map_err(late)??)
+    /// Waits until records that stand together are appended, and the last of them is folded: where it stands, and why it is
+    /// void if it is. But not for ever: brokers that are away say nothing, and don't give back what they have taken.
+    pub(crate) async fn landed(&self, receipts: Vec<Receipt>, until: Instant) -> Result<(Lsn, Option<Void>), Error> {
+        let landing = async {
+            let mut last = Err(Error::Internal("nothing to append".into()));
+            for receipt in receipts {
+                last = match receipt.await {
+                    Ok(appended) => Ok(appended?),
+                    Err(_) => return Err(Error::Unavailable("the log is closed".into())),
+                };
+            }
+            let last = last?;
+            Ok((last, self.progress.outcome(last).await?))
+        };
+        let late = |_| Error::Unavailable("this takes long, and may still take effect, once; ask again".into());
+        tokio::time::timeout_at(until, landing).await.map_err(late)?
     }
 
     /// Milliseconds since the Unix epoch.

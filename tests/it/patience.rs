@@ -7,7 +7,7 @@ use http::Method;
 use schemas::{Key, Lsn, Tag};
 use serde_json::{Value, json};
 
-use crate::common::{Client, HeldLog, Reply, TestServer};
+use crate::common::{Client, HeldLog, Reply, TestServer, until};
 
 /// For longer than this, what rests on others is not decided again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +48,44 @@ async fn what_is_overtaken_again_and_again_is_told_to_come_back() {
     assert_eq!(alice.get(&topic).await.error(), (404, "M_NOT_FOUND"));
     let (data_set, topic_set, sent) = ask().await;
     [data_set, topic_set, sent].into_iter().for_each(|reply| drop(reply.ok()));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_log_does_not_confirm_is_told_to_come_back_when_the_request_is_ten_seconds_old() {
+    let slow = EmbeddedOptions { sync_delay: Duration::from_millis(50), ..EmbeddedOptions::default() };
+    let (server, log) = TestServer::with_log_of(slow, &[], HeldLog::over).await;
+    let alice = server.user("alice").await;
+    let (room, data) = (alice.create(json!({})).await, format!("/user/{}/account_data/org.example", alice.user));
+    let message = format!("/rooms/{room}/send/m.room.message/1");
+    let hello = || json!({ "body": "Hi", "msgtype": "m.text" });
+    let (topic, began) = (format!("/rooms/{room}/state/m.room.topic"), Instant::now());
+    // All that is decided for the first six seconds is void; then nothing is confirmed.
+    log.contend(&[Key::new(Tag::RoomState, &room), Key::new(Tag::UserStatus, &alice.user)]);
+    let ask = async {
+        futures::join!(
+            alice.put(&message, hello()),
+            alice.put(&topic, json!({ "topic": "late" })),
+            alice.put(&data, json!({ "n": 1 })),
+        )
+    };
+    let hold = async {
+        until(async || began.elapsed() >= PATIENCE * 6 / 10).await;
+        log.contend(&[]);
+        log.hold_next(100);
+    };
+    let ((sent, set, kept), ()) = futures::join!(ask, hold);
+    let took = began.elapsed();
+    [&sent, &set, &kept].into_iter().for_each(come_back);
+    assert!(took >= PATIENCE && took < PATIENCE + Duration::from_secs(3), "{took:?}");
+    // It is there in the end, once.
+    log.hold_next(0);
+    log.release();
+    let id = alice.put(&message, hello()).await.ok()["event_id"].clone();
+    let page = alice.page(&room, "dir=b").await;
+    let sent = page["chunk"].as_array().unwrap().iter().filter(|event| event["type"] == "m.room.message");
+    assert_eq!(sent.map(|event| &event["event_id"]).collect::<Vec<_>>(), [&id]);
+    assert_eq!(alice.get(&data).await.ok(), json!({ "n": 1 }));
     server.finish().await;
 }
 

@@ -11,7 +11,7 @@ use schemas::Lsn;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use super::{Client, HeldLog, PATIENCE, TestServer};
+use super::{Client, HeldLog, PATIENCE, TestServer, until};
 
 /// What became of messages.
 pub type Sent = Vec<Result<OwnedEventId, Error>>;
@@ -112,9 +112,13 @@ impl Nodes {
     pub async fn finish(self) {
         self.on_second(&self.alice).await;
         assert!(self.first.app().progress.reached(self.tail(), PATIENCE).await);
-        let [first, second] =
-            [&self.first, &self.second].map(|node| projections::digest::all(&node.app().view().unwrap()).unwrap());
-        assert_eq!(first, second);
+        // What a request did not wait for may land yet.
+        until(async || {
+            let [first, second] =
+                [&self.first, &self.second].map(|node| projections::digest::all(&node.app().view().unwrap()).unwrap());
+            first == second
+        })
+        .await;
         self.second.stop().await;
         self.first.finish().await;
     }
