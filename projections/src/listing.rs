@@ -7,12 +7,55 @@ use schemas::Nid;
 use crate::{
     StoreError,
     counted::{Counted, Entries},
+    keys::KeyBuf,
     read::{Read, malformed_key},
     suffixes::{Suffixes, Term},
 };
 
 /// Looking at a row costs about as much as so many steps through an index.
 const LOOK: u64 = 16;
+
+/// Texts are sorted by so many bytes of them; rows that have these in common, by their ids.
+const SORTED_BYTES: usize = 255;
+
+/// A value to sort by. Texts come in the order of their bytes, and what is not there last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value<'a> {
+    Text(Option<&'a str>),
+    Number(Option<u64>),
+}
+
+impl From<u64> for Value<'_> {
+    fn from(number: u64) -> Self {
+        Self::Number(Some(number))
+    }
+}
+
+/// What is not so comes first.
+impl From<bool> for Value<'_> {
+    fn from(is: bool) -> Self {
+        u64::from(is).into()
+    }
+}
+
+impl Value<'_> {
+    /// Keys sort as values do, and none begins with another.
+    pub(crate) fn key(self) -> Vec<u8> {
+        let key = KeyBuf::new();
+        match self {
+            Self::Text(Some(text)) => key.u8(0).str(sorted_part(text)),
+            Self::Number(Some(number)) => key.u8(0).u64(number),
+            Self::Text(None) | Self::Number(None) => key.u8(1),
+        }
+        .into()
+    }
+}
+
+/// As much of a text as is sorted by.
+fn sorted_part(text: &str) -> &str {
+    // One of the last four ends is between characters; a shorter text is whole.
+    (SORTED_BYTES - 3..=SORTED_BYTES).rev().find_map(|end| text.get(..end)).unwrap_or(text)
+}
 
 /// Which rows to list.
 #[derive(Clone, Copy)]

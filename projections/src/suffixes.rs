@@ -19,7 +19,7 @@ use crate::{
 /// So many characters of a suffix are kept: a longer term is looked up by these, and the rows have to be looked at.
 const SUFFIX_CHARS: usize = 32;
 /// A text is found by so many characters from its beginning.
-const TEXT_CHARS: usize = 128;
+const TEXT_CHARS: usize = 256;
 
 /// What is looked for; not empty.
 #[derive(Clone, Debug)]

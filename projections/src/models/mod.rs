@@ -14,6 +14,7 @@
 //! | pushers | Through which push gateways does this user want to be notified? |
 //! | keys | What are the keys of this user's devices? Who changed theirs since? Which key did a claim get? |
 //! | profiles | What does this user's profile say? |
+//! | users | Which users are there, in any order? Which have a name like this, or are of this kind? How many are they? |
 //! | account_data | What is this user's account data, and what of it changed since? What does this filter say? |
 //! | push_rules | What are this user's push rules? |
 //! | to_device | What waits for this device? |
@@ -61,6 +62,7 @@ pub mod stand_ins;
 pub mod state;
 pub mod timeline;
 pub mod to_device;
+pub mod users;
 
 #[cfg(test)]
 mod tests;
@@ -116,6 +118,7 @@ models! {
     Pushers = pushers,
     Keys = keys,
     Profiles = profiles,
+    Users = users,
     AccountData = account_data,
     PushRules = push_rules,
     ToDevice = to_device,

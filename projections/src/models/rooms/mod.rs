@@ -21,8 +21,7 @@ use super::events;
 use crate::{
     Model, Projection, StoreError,
     counted::Counted,
-    keys::KeyBuf,
-    listing::{Listing, Page, Search},
+    listing::{Listing, Page, Search, Value},
     read::{Read, Table, malformed_key, row},
     suffixes::{Suffixes, Term, Texts},
 };
@@ -32,9 +31,6 @@ const FIGURES: Table = Table { model: Model::Rooms, prefix: 2 };
 const ORDERS: Table = Table { model: Model::Rooms, prefix: 3 };
 const BLOCKS: Table = Table { model: Model::Rooms, prefix: 5 };
 const TEXTS: Suffixes = Suffixes::new(Table { model: Model::Rooms, prefix: 6 }, 0);
-
-/// Texts are sorted by so many bytes of them; rooms that have these in common, by their ids.
-const SORTED_BYTES: usize = 255;
 
 /// This model's fold.
 pub const PROJECTION: Projection = Projection {
@@ -134,13 +130,6 @@ pub enum Order {
     StateEvents,
 }
 
-/// A value to sort by. Texts come in the order of their bytes, and those that are not there last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value<'a> {
-    Text(Option<&'a str>),
-    Number(u64),
-}
-
 impl Order {
     const ALL: [Self; 13] = [
         Self::Name,
@@ -167,11 +156,11 @@ impl Order {
     fn value(self, room: &Summary) -> Value<'_> {
         let Summary { settings, figures, .. } = room;
         let text = match self {
-            Self::JoinedMembers => return Value::Number(figures.joined),
-            Self::JoinedLocalMembers => return Value::Number(figures.joined_local),
-            Self::StateEvents => return Value::Number(figures.state_events),
-            Self::Public => return Value::Number(figures.public.into()),
-            Self::Federatable => return Value::Number(settings.federatable.into()),
+            Self::JoinedMembers => return figures.joined.into(),
+            Self::JoinedLocalMembers => return figures.joined_local.into(),
+            Self::StateEvents => return figures.state_events.into(),
+            Self::Public => return figures.public.into(),
+            Self::Federatable => return settings.federatable.into(),
             Self::Name => &settings.name,
             Self::CanonicalAlias => &settings.canonical_alias,
             Self::Version => &settings.version,
@@ -190,20 +179,8 @@ impl Order {
 
     /// Where a room stands.
     fn place(self, room: &Summary) -> Vec<u8> {
-        let key = KeyBuf::new();
-        let key = match self.value(room) {
-            Value::Text(Some(text)) => key.u8(0).str(sorted_part(text)),
-            Value::Text(None) => key.u8(1),
-            Value::Number(number) => key.u64(number),
-        };
-        key.raw(room.id.as_bytes()).into()
+        [self.value(room).key().as_slice(), room.id.as_bytes()].concat()
     }
-}
-
-/// As much of a text as is sorted by.
-fn sorted_part(text: &str) -> &str {
-    // One of the last four ends is between characters; a shorter text is whole.
-    (SORTED_BYTES - 3..=SORTED_BYTES).rev().find_map(|end| text.get(..end)).unwrap_or(text)
 }
 
 /// Which rooms to list.
