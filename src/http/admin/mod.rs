@@ -8,6 +8,7 @@ pub mod register;
 mod registration_tokens;
 mod reports;
 mod rooms;
+mod server;
 mod snapshot;
 mod users;
 
@@ -34,6 +35,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(registration_tokens::routes())
         .merge(reports::routes())
         .merge(rooms::routes())
+        .merge(server::routes())
         .merge(snapshot::routes())
         .merge(users::routes())
 }

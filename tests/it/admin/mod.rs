@@ -4,4 +4,5 @@ mod projections;
 mod registration_tokens;
 mod reports;
 mod rooms;
+mod server;
 mod users;
