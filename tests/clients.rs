@@ -1,5 +1,6 @@
 //! Real clients talk through the real server: matrix-nio (Python) and matrix-js-sdk (Node.js), two people of each with
-//! the server killed in the middle of their conversation, and then one of each with the other.
+//! the server killed in the middle of their conversation, and then one of each with the other. And synadm (Python), with
+//! which an administrator does all that it can do.
 //!
 //! The scripts are in `tests/clients/`. Their libraries are installed with pip and npm, once for each set of pinned
 //! versions, in `$EVERFOLD_CACHE` or else `~/.cache/everfold`.
@@ -28,6 +29,8 @@ use tempfile::TempDir;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a script may take between two lines of its output. The scripts give up by themselves before.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(180);
+/// Whoever has it is an administrator.
+const SHARED_SECRET: &str = "the administrators' word";
 /// How much of a log is shown when something failed.
 const LOG_LINES_MAX: usize = 60;
 
@@ -39,6 +42,13 @@ fn two_people_with_nio_talk_across_a_kill() -> Result<()> {
 #[test]
 fn two_people_with_the_js_sdk_talk_across_a_kill() -> Result<()> {
     conversation(&Client::js_sdk()?)
+}
+
+#[test]
+fn an_administrator_uses_every_verb_of_synadm() -> Result<()> {
+    let server = Server::start()?;
+    Client::synadm()?.run("verbs", &server, &[SHARED_SECRET])?.finish()?;
+    server.finish()
 }
 
 #[test]
@@ -81,13 +91,23 @@ struct Client {
 }
 
 impl Client {
-    /// matrix-nio in a virtual environment of its own.
+    /// matrix-nio.
     fn nio() -> Result<Self> {
+        Self::python("nio")
+    }
+
+    /// synadm.
+    fn synadm() -> Result<Self> {
+        Self::python("synadm")
+    }
+
+    /// What is on Python, in a virtual environment of its own.
+    fn python(name: &str) -> Result<Self> {
         let hint = "the client tests need Python 3.11 or newer with its venv module (Debian: python3 python3-venv)";
         let python = output(Command::new("python3").arg("--version"), hint)?;
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/nio");
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
         let requirements = scripts.join("requirements.txt");
-        let home = installed("nio", &[python, fs::read(&requirements)?], |home| {
+        let home = installed(name, &[python, fs::read(&requirements)?], |home| {
             output(Command::new("python3").args(["-m", "venv"]).arg(home), hint)?;
             let mut pip = Command::new(home.join("bin/python"));
             pip.args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet", "-r"]).arg(&requirements);
@@ -245,7 +265,8 @@ impl Server {
         let mut command = Command::new(env!("CARGO_BIN_EXE_everfold"));
         command.arg("serve").arg("--data").arg(folder.join("data"));
         command.args(["--server-name", "localhost", "--listen", listen, "--registration", "open"]);
-        command.env("EVERFOLD_RATE_LIMITS", "off").stdin(Stdio::null());
+        command.env("EVERFOLD_RATE_LIMITS", "off").env("EVERFOLD_REGISTRATION_SHARED_SECRET", SHARED_SECRET);
+        command.env("EVERFOLD_SERVER_NOTICES_LOCALPART", "notices").stdin(Stdio::null());
         let mut process = Process::spawn(&mut command, "everfold", logs)?;
         let line = process.line_with("listening on http://127.0.0.1:", START_LIMIT)?;
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).context("no URL")?;

@@ -83,7 +83,10 @@ async fn remove_alias(app: App, request: Matrix<delete_alias::Request>) -> Resul
 
 async fn aliases(app: App, request: Matrix<room_aliases::Request>) -> Result<room_aliases::Response, ApiError> {
     let (view, room) = (app.view()?, request.body.room_id);
-    Reading::new(&view, &request.who.user, None, 0)?.access(&room)?;
+    // Administrators' tools ask here, too.
+    if !request.who.admin {
+        Reading::new(&view, &request.who.user, None, 0)?.access(&room)?;
+    }
     let aliases = directory::aliases_of(&view, room.as_str()).collect::<Result<Vec<_>, _>>()?;
     Ok(room_aliases::Response::new(aliases.into_iter().filter_map(|alias| alias.try_into().ok()).collect()))
 }

@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""An administrator uses synadm: every verb for registration tokens, notices and the version.
+
+synadm's own commands run in this process, as its command line would run them, and what they print is looked at. The
+server needs a shared secret for registration, and server notices (server_notices.localpart).
+"""
+
+import argparse
+import hashlib
+import hmac
+import json
+import os
+import sys
+import tempfile
+import traceback
+
+# synadm logs into the home folder.
+HOME = tempfile.TemporaryDirectory(prefix="everfold-synadm-")
+os.environ["HOME"] = HOME.name
+
+import requests
+import yaml
+from click.testing import CliRunner
+from synadm import cli
+
+#: The groups of verbs that are used, each whole.
+GROUPS = ["regtok", "notice", "matrix"]
+
+used = set()
+
+
+class Failure(Exception):
+    """What was expected did not happen."""
+
+
+def expect(condition, what):
+    """Fails the script unless `condition` holds."""
+    if not condition:
+        raise Failure(f"expected that {what}")
+
+
+def synadm(*words, output="json", status=0):
+    """Runs a verb; what it prints."""
+    print("synadm", *words, file=sys.stderr)
+    used.add(tuple(words[:2]))
+    options = ["--batch", "--output", output, "--config-file", CONFIG]
+    result = CliRunner().invoke(cli.root, options + list(words))
+    unforeseen = result.exception and not isinstance(result.exception, SystemExit)
+    if unforeseen or result.exit_code != status:
+        if unforeseen:
+            traceback.print_exception(result.exception)
+        raise Failure(f"synadm {' '.join(words)} ended with {result.exit_code} and said: {result.output}")
+    return result.stdout
+
+
+def answer(*words):
+    """Runs a verb that prints JSON; the last value, since some verbs say more before."""
+    text = synadm(*words)
+    begins = [at for at in range(len(text)) if text[at] in "[{" and (at == 0 or text[at - 1] == "\n")]
+    for at in reversed(begins):
+        try:
+            return json.loads(text[at:])
+        except ValueError:
+            continue
+    raise Failure(f"synadm {' '.join(words)} printed no JSON: {text}")
+
+
+class Person:
+    """Somebody with an account and a device, on the client-server API."""
+
+    def __init__(self, name, login):
+        self.name, self.id, self.token = name, login["user_id"], login["access_token"]
+
+    def ask(self, method, path, body=None, status=200):
+        """Makes a request that must be answered with a status; the answer."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        reply = requests.request(method, f"{args.url}/_matrix/client/v3{path}", json=body, headers=headers, timeout=60)
+        expect(reply.status_code == status, f"{method} {path} gives {status}: {reply.status_code} {reply.text}")
+        return reply.json()
+
+    def join(self, room, status=200):
+        return self.ask("POST", f"/join/{room}", {}, status)
+
+
+def register(name, admin=False):
+    """An account by the shared secret."""
+    url = f"{args.url}/_synapse/admin/v1/register"
+    nonce = requests.get(url, timeout=60).json()["nonce"]
+    password = f"password of {name}"
+    words = [nonce, name, password, "admin" if admin else "notadmin"]
+    mac = hmac.new(args.secret.encode(), "\0".join(words).encode(), hashlib.sha1).hexdigest()
+    body = {"nonce": nonce, "username": name, "password": password, "admin": admin, "mac": mac}
+    reply = requests.post(url, json=body, timeout=60)
+    expect(reply.status_code == 200, f"{name} is registered: {reply.text}")
+    return Person(name, reply.json())
+
+
+def version():
+    expect(answer("version")["server_version"], "the version is told")
+    expect(answer("raw", "v1/server_version")["server_version"], "raw asks what version asks")
+
+
+def registration_tokens():
+    made = answer("regtok", "new", "--token", "come-in", "--uses-allowed", "2", "--expiry-ts", "4102444800000")
+    expected = {"token": "come-in", "uses_allowed": 2, "pending": 0, "completed": 0, "expiry_time": 4102444800000}
+    expect(made == expected, f"the token is as asked for: {made}")
+    expect(len(answer("regtok", "new", "--length", "24")["token"]) == 24, "the server makes up a token")
+    used_up = answer("regtok", "new", "--token", "used-up", "--uses-allowed", "0")
+    expect(used_up["expiry_time"] is None, "it doesn't end")
+    listed = [token["token"] for token in answer("regtok", "list", "--timestamp")["registration_tokens"]]
+    expect(len(listed) == 3 and "come-in" in listed, f"three are listed: {listed}")
+    expect(len(answer("regtok", "list", "--valid")["registration_tokens"]) == 2, "two are valid")
+    invalid = answer("regtok", "list", "--invalid")["registration_tokens"]
+    expect([token["token"] for token in invalid] == ["used-up"], "one is not")
+    expect("come-in" in synadm("regtok", "list", output="human"), "a person can read the list")
+    expect(answer("regtok", "details", "come-in", "--timestamp") == made, "its details are the same")
+    changed = answer("regtok", "update", "come-in", "--uses-allowed", "-1", "--expiry-ts", "-1")
+    expect(changed["uses_allowed"] is None and changed["expiry_time"] is None, "the limits go away")
+    expect("successfully deleted" in synadm("regtok", "delete", "come-in"), "it is deleted")
+    gone = answer("regtok", "details", "come-in")
+    expect(gone == {"errcode": "M_NOT_FOUND", "error": "No such registration token: come-in"}, f"it is gone: {gone}")
+
+
+def notices(admin):
+    anna, bert = register("noticed-anna"), register("noticed-bert")
+    sent = answer("notice", "send", anna.id, "plain words", "<b>formatted words</b>")
+    expect(sent[0]["event_id"].startswith("$"), f"a notice is sent: {sent}")
+    both = answer("notice", "send", "--regex", "@noticed-.*", "for both")
+    expect(len(both) == 2 and all("event_id" in one for one in both), f"both get one: {both}")
+    invited = anna.ask("GET", "/sync")["rooms"]["invite"]
+    expect(len(invited) == 1, f"anna has one room for notices: {invited}")
+    (room,) = invited
+    anna.join(room)
+    page = anna.ask("GET", f"/rooms/{room}/messages?dir=f&limit=50")["chunk"]
+    told = [event["content"] for event in page if event["type"] == "m.room.message"]
+    expect([content["body"] for content in told] == ["plain words", "for both"], f"anna reads them: {told}")
+    expect(told[0]["formatted_body"] == "<b>formatted words</b>", "with their format")
+    refused = answer("notice", "send", "@nobody:elsewhere.example", "words")
+    expect(refused[0]["errcode"] == "M_UNKNOWN", f"others' users get none: {refused}")
+
+
+def matrix(admin):
+    login = answer("matrix", "login", admin.id, "--password", "password of root")
+    expect(login["user_id"] == admin.id and login["access_token"], f"synadm logs in: {login}")
+    who = answer("matrix", "raw", "client/v3/account/whoami", "--token", login["access_token"])
+    expect(who["user_id"] == admin.id and who["device_id"] == login["device_id"], f"with a token of its own: {who}")
+
+
+def main():
+    global CONFIG, SERVER
+    admin = register("root", admin=True)
+    SERVER = admin.id.split(":", 1)[1]
+    CONFIG = os.path.join(HOME.name, "synadm.yaml")
+    config = {"user": admin.id, "token": admin.token, "base_url": args.url, "format": "json", "homeserver": SERVER,
+              "timeout": 60}
+    with open(CONFIG, "w", encoding="utf-8") as file:
+        yaml.safe_dump(config, file)
+    version()
+    registration_tokens()
+    matrix(admin)
+    notices(admin)
+    all_verbs = {(group, verb) for group in GROUPS for verb in cli.root.commands[group].commands}
+    expect(all_verbs <= used, f"every verb is used, and not all but {sorted(all_verbs - used)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("url", help="where the server is")
+    parser.add_argument("secret", help="its shared secret for registration")
+    args = parser.parse_args()
+    try:
+        main()
+    except Failure as failure:
+        sys.exit(f"FAILED: {failure}")
+    print("DONE")
