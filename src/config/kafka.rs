@@ -18,6 +18,14 @@ pub struct Topic {
     pub name: String,
 }
 
+impl Topic {
+    /// The topic beside it, in which the nodes of a server tell each other what is not history.
+    #[must_use]
+    pub fn channel(&self) -> String {
+        format!("{}-ephemeral", self.name)
+    }
+}
+
 impl FromStr for Topic {
     type Err = String;
 

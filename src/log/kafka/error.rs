@@ -50,6 +50,17 @@ pub enum OpenError {
         /// Everything that is wrong, and what to do about each.
         problems: Vec<String>,
     },
+    /// A server runs on it, which would go on as if nothing had happened.
+    #[error(
+        "a server runs on the Kafka topic {topic}: its nodes are heard in {channel}. Stop all of them first, or name another \
+         topic"
+    )]
+    Used {
+        /// Which.
+        topic: String,
+        /// Where it is heard.
+        channel: String,
+    },
     /// What is there can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),

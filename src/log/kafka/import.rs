@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::{
     KafkaReader, OpenError, amendments, confirm::Confirming, fetch::headers, settings, shared::Own, topic::Topics,
-    writer,
+    used, writer,
 };
 use crate::{
     config::{Kafka, Topic},
@@ -34,11 +34,12 @@ impl KafkaImporter {
     /// Opens the topic, which is made if it is missing and the settings allow that. Blocks on the network.
     ///
     /// # Errors
-    /// When the brokers can't be reached, or the topic can't hold a log.
+    /// When the brokers can't be reached, the topic can't hold a log, or a server runs on it.
     pub fn open(settings: &Kafka, topic: &Topic) -> Result<Self, OpenError> {
         let client = settings::client(settings, &topic.brokers)?;
         let topics = Topics::new(settings, topic, &client)?;
         topics.ensure(&topic.name)?;
+        used::refuse(settings, &client, &topics, topic)?;
         let reader = KafkaReader::open(settings, topic, &client, &topics)?;
         let mut config = writer::producer(&client, settings);
         // Nothing is given up, so that nothing is missing in between; brokers that are away are waited for.

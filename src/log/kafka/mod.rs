@@ -17,6 +17,7 @@ pub mod settings;
 mod shared;
 mod times;
 mod topic;
+mod used;
 mod writer;
 
 #[cfg(test)]
@@ -106,7 +107,7 @@ impl KafkaLog {
     /// Takes a record out of effect: see [`super::amendments::Amendments`]. No server may run. Blocks on the network.
     ///
     /// # Errors
-    /// When there is no such record, or the brokers refuse it.
+    /// When there is no such record, a server runs, or the brokers refuse it.
     pub fn amend(settings: &Kafka, topic: &Topic, amendment: &Amendment) -> Result<(), OpenError> {
         let log = Self::open_read_only(settings, topic)?;
         let there = log.read(amendment.void, 1, 1)?.first().is_some_and(|entry| entry.lsn == amendment.void);
@@ -115,6 +116,7 @@ impl KafkaLog {
         }
         let client = settings::client(settings, &topic.brokers)?;
         let topics = Topics::new(settings, topic, &client)?;
+        used::refuse(settings, &client, &topics, topic)?;
         amendments::add(settings, &client, &topics, &topic.name, amendment)
     }
 }

@@ -1,7 +1,7 @@
 //! On a real broker, of which each test has topics of its own; see [`broker`].
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Instant,
 };
 
@@ -226,6 +226,42 @@ fn a_copy_keeps_positions_and_gaps_and_goes_on_where_it_ended() {
     }
     let next = append(&*log, vec![record(100, 1, 10)]);
     assert_eq!(next, [Lsn((1 << 40) + 10)]);
+}
+
+#[test]
+fn a_topic_that_a_server_runs_on_is_left_alone() {
+    if !Place::is_there() {
+        return;
+    }
+    let place = Place::fresh();
+    append(&*place.open(), vec![record(1, 1, 1), record(2, 1, 1)]);
+    let name = place.topic.channel();
+    let channel = Place { settings: place.settings.clone(), topic: Topic { name, ..place.topic.clone() } };
+    channel.create(1, &[]);
+    channel.intrude(None);
+    let import = || KafkaImporter::open(&place.settings, &place.topic).map(drop);
+    let amend = || {
+        let amendment = Amendment { void: Lsn(2), reason: "a test".into(), at_ms: 5 };
+        KafkaLog::amend(&place.settings, &place.topic, &amendment)
+    };
+    let stopped = AtomicBool::new(false);
+    let refused = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stopped.load(Ordering::SeqCst) {
+                channel.intrude(None);
+            }
+        });
+        let refused = [import(), amend()];
+        stopped.store(true, Ordering::SeqCst);
+        refused
+    });
+    for refused in refused {
+        let why = refused.unwrap_err().to_string();
+        assert!(why.contains(&format!("a server runs on the Kafka topic {}", place.topic.name)), "{why}");
+    }
+    // That one ran once is no harm.
+    import().unwrap();
+    amend().unwrap();
 }
 
 #[test]

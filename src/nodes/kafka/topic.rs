@@ -30,7 +30,7 @@ pub(super) fn ensure(
     client: &ClientConfig,
     consumer: &BaseConsumer<Context>,
 ) -> Result<String, OpenError> {
-    let (name, brokers) = (format!("{}-ephemeral", log.name), &log.brokers);
+    let (name, brokers) = (log.channel(), &log.brokers);
     let partitions = match look(settings, log, &name, consumer)? {
         0 if settings.create_topic => make(settings, log, &name, client, consumer)?,
         partitions => partitions,
