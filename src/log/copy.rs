@@ -8,7 +8,7 @@ use super::{
     AppendError, LogReader, Note, ReadError, Stamp,
     amendments::Amendment,
     genesis,
-    verify::{Checks, verify},
+    verify::{Checks, Verified},
 };
 
 /// Records are copied in batches of this size.
@@ -129,17 +129,24 @@ pub struct Copied {
 pub enum Step {
     /// Records go over.
     Copying,
-    /// The copy is read again from its first record.
+    /// What the target has is read: first what it had before, later what was copied.
     Verifying,
 }
 
-/// Copies what the source has now and the target lacks, and reads the whole copy again.
+/// Copies what the source has now and the target lacks, and reads the whole copy, once.
 ///
 /// # Errors
 /// When what the target has is not what the source begins with, one of them fails, or the copy is not what was copied.
 pub fn copy(from: &dyn LogReader, to: &dyn Importer, report: &dyn Fn(Step, Lsn, Lsn)) -> Result<Copied, CopyError> {
     let (before, until) = (to.tail(), from.tail());
-    let mut note = fitting(from, to)?;
+    let amendments = from.amendments();
+    let checks = Checks {
+        amended: &|lsn| amendments.has(lsn),
+        progress: &|at, end| report(Step::Verifying, at, end),
+        ..Checks::default()
+    };
+    let mut copied = fitting(from, to, checks)?;
+    let mut note = copied.note;
     let (mut at, mut records) = (before, 0);
     while at < until {
         let entries = from.read(at.next(), BATCH_RECORDS, BATCH_BYTES)?;
@@ -159,11 +166,11 @@ pub fn copy(from: &dyn LogReader, to: &dyn Importer, report: &dyn Fn(Step, Lsn, 
         to.import(batch)?;
         report(Step::Copying, at, until);
     }
-    for amendment in from.amendments().iter().filter(|amendment| amendment.void <= until) {
+    for amendment in amendments.iter().filter(|amendment| amendment.void <= until) {
         to.amend(amendment)?;
     }
     let noted = from.note(until)?.unwrap_or(note);
-    let copied = verify(to, Checks { progress: &|at, end| report(Step::Verifying, at, end), ..Checks::default() })?;
+    copied.go_on(to, checks)?;
     if [noted.chain, copied.note.chain] != [note.chain; 2] || copied.tail != until {
         let (source_chain, target_chain) = (noted.chain, copied.note.chain);
         return Err(CopyError::Differs { lsn: until, source_chain, target_chain });
@@ -171,12 +178,12 @@ pub fn copy(from: &dyn LogReader, to: &dyn Importer, report: &dyn Fn(Step, Lsn, 
     Ok(Copied { before, tail: until, records, source: noted.chain, target: copied.note.chain })
 }
 
-/// Chain and log time where the target ends, if the source has the same history up to there.
-fn fitting(from: &dyn LogReader, to: &dyn Importer) -> Result<Note, CopyError> {
-    let at = to.tail();
+/// What the target has, if the source has the same history up to there.
+fn fitting(from: &dyn LogReader, to: &dyn Importer, checks: Checks<'_>) -> Result<Verified, CopyError> {
+    let (at, mut theirs) = (to.tail(), Verified::default());
     let Some(source) = genesis(from)? else { return Err(CopyError::Empty) };
     if at == Lsn::ZERO {
-        return Ok(Note::default());
+        return Ok(theirs);
     }
     let id = |id: &[u8]| hex::encode(id);
     match genesis(to)? {
@@ -187,19 +194,16 @@ fn fitting(from: &dyn LogReader, to: &dyn Importer) -> Result<Note, CopyError> {
         }
         None => return Err(CopyError::NotAPrefix("it begins with another record".into())),
     }
-    let theirs = note_at(to, at)?;
-    match if at <= from.tail() { note_at(from, at)? } else { None } {
-        Some(note) if theirs.is_some_and(|theirs| theirs.chain == note.chain) => Ok(note),
-        Some(note) => {
-            let there = theirs.map_or_else(|| "missing".to_owned(), |note| note.chain.to_string());
-            Err(CopyError::NotAPrefix(format!("at Lsn {at} its chain is {there}, and the source's is {}", note.chain)))
-        }
-        None => {
-            let tail = from.tail();
-            Err(CopyError::NotAPrefix(format!(
-                "it ends at Lsn {at}, where the source, which ends at {tail}, has nothing"
-            )))
-        }
+    let Some(note) = (if at <= from.tail() { note_at(from, at)? } else { None }) else {
+        let tail = from.tail();
+        let why = format!("it ends at Lsn {at}, where the source, which ends at {tail}, has nothing");
+        return Err(CopyError::NotAPrefix(why));
+    };
+    theirs.go_on(to, checks)?;
+    let (there, here) = (theirs.note.chain, note.chain);
+    match there == here {
+        true => Ok(theirs),
+        false => Err(CopyError::NotAPrefix(format!("at Lsn {at} its chain is {there}, and the source's is {here}"))),
     }
 }
 
@@ -231,8 +235,15 @@ fn advance(note: Note, lsn: Lsn, bytes: &[u8]) -> Result<Note, CopyError> {
 
 #[cfg(test)]
 mod tests {
-    use std::{path::Path, sync::Arc};
+    use std::{
+        path::Path,
+        sync::{
+            Arc,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
 
+    use projections::Entry;
     use schemas::{Blob, FORMAT, facts::Genesis};
     use tempfile::TempDir;
 
@@ -283,6 +294,60 @@ mod tests {
             assert_eq!(quietly(&beside, &open(second.path())).unwrap().records, 5_001);
             assert_eq!(all(&open(second.path())), all(&from));
         }
+    }
+
+    /// A log like one on Kafka: it takes no notes. It counts what is read of it.
+    struct Noteless(EmbeddedLog, AtomicU64);
+
+    impl LogReader for Noteless {
+        fn follow(self: Arc<Self>, _: Lsn) -> crate::log::EntryStream {
+            Box::pin(futures::stream::empty())
+        }
+
+        fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
+            let read = self.0.read(from, records, bytes)?;
+            self.1.fetch_add(read.len() as u64, Ordering::SeqCst);
+            Ok(read)
+        }
+
+        fn tail(&self) -> Lsn {
+            self.0.tail()
+        }
+
+        fn watch_tail(&self) -> tokio::sync::watch::Receiver<Lsn> {
+            self.0.watch_tail()
+        }
+
+        fn at_time(&self, ms: u64) -> Result<Lsn, ReadError> {
+            self.0.at_time(ms)
+        }
+
+        fn note(&self, _: Lsn) -> Result<Option<Note>, ReadError> {
+            Ok(None)
+        }
+    }
+
+    impl Importer for Noteless {
+        fn import(&self, records: Vec<(Lsn, Bytes)>) -> Result<(), ImportError> {
+            self.0.import(records)
+        }
+
+        fn amend(&self, amendment: &Amendment) -> Result<(), ImportError> {
+            self.0.amend(amendment)
+        }
+    }
+
+    #[test]
+    fn a_target_without_notes_is_read_once() {
+        let (from, folder) = (log(1, 1, 5_000), TempDir::new().unwrap());
+        let to = Noteless(open(folder.path()), AtomicU64::new(0));
+        assert_eq!(quietly(&from, &to).unwrap().records, 5_000);
+        append(&from, vec![record(9_000, 1, 10)]);
+        to.1.store(0, Ordering::SeqCst);
+        let copied = quietly(&from, &to).unwrap();
+        assert_eq!((copied.records, copied.source), (1, copied.target));
+        // Its first record says whose it is.
+        assert_eq!(to.1.load(Ordering::SeqCst), 1 + 5_001);
     }
 
     #[test]

@@ -36,13 +36,26 @@ pub struct Begun {
 pub fn begin(log: &dyn Importer, clock: &dyn Clock, random: &dyn Random) -> Result<Begun, CopyError> {
     let fork = log.tail();
     let note = note_at(log, fork)?.filter(|_| fork > Lsn::ZERO).ok_or(CopyError::Empty)?;
-    let at_ms = clock.now_ms();
-    let (lsn, epoch) = (first(fork, at_ms), Epoch { fork, chain: note.chain });
+    begin_after(log, note.chain, clock, random)
+}
+
+/// The same where the chain at the log's end is known, so that the log need not be read.
+///
+/// # Errors
+/// When the log can't be written.
+pub fn begin_after(
+    log: &dyn Importer,
+    chain: Chain,
+    clock: &dyn Clock,
+    random: &dyn Random,
+) -> Result<Begun, CopyError> {
+    let (fork, at_ms) = (log.tail(), clock.now_ms());
+    let (lsn, epoch) = (first(fork, at_ms), Epoch { fork, chain });
     let header = Header::plain(random.mark(), at_ms, Origin::Server);
     let record = Record { header, facts: vec![RawFact::from(&Fact::from(epoch))] };
     let bytes = record.encode().map_err(|source| CopyError::Record { lsn, source })?;
     log.import(vec![(lsn, bytes.into())]).map_err(CopyError::from)?;
-    Ok(Begun { lsn, fork, chain: note.chain })
+    Ok(Begun { lsn, fork, chain })
 }
 
 /// Where the epoch after a record begins.

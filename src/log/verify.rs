@@ -20,13 +20,15 @@ pub struct Checks<'a> {
     pub cursor: Option<&'a Cursor>,
     /// Says what is wrong with a fact, such as the hashes or signatures of its event.
     pub fact: &'a dyn Fn(&Fact) -> Result<(), String>,
+    /// Which records are known to be out of effect, beside those of which the log says it.
+    pub amended: &'a dyn Fn(Lsn) -> bool,
     /// Is told how far it has come, and the position where it will end.
     pub progress: &'a dyn Fn(Lsn, Lsn),
 }
 
 impl Default for Checks<'_> {
     fn default() -> Self {
-        Self { cursor: None, fact: &|_| Ok(()), progress: &|_, _| {} }
+        Self { cursor: None, fact: &|_| Ok(()), amended: &|_| false, progress: &|_, _| {} }
     }
 }
 
@@ -50,21 +52,12 @@ pub struct Verified {
 /// # Errors
 /// The first damage, with its position.
 pub fn verify(log: &dyn LogReader, checks: Checks<'_>) -> Result<Verified, ReadError> {
-    let end = log.tail();
     let mut verified = Verified::default();
-    while verified.tail < end {
-        let entries = log.read(verified.tail.next(), BATCH_RECORDS, BATCH_BYTES)?;
-        if entries.is_empty() {
-            return Err(damaged(verified.tail.next(), "it is missing, although the log goes on"));
-        }
-        for entry in entries.into_iter().take_while(|entry| entry.lsn <= end) {
-            verified.check(log, &entry, checks)?;
-        }
-        (checks.progress)(verified.tail, end);
-    }
+    verified.go_on(log, checks)?;
     match checks.cursor {
-        Some(cursor) if cursor.lsn > end => {
-            let why = format!("the read models have folded up to {}, but the log ends at {end}", cursor.lsn);
+        Some(cursor) if cursor.lsn > verified.tail => {
+            let (folded, end) = (cursor.lsn, verified.tail);
+            let why = format!("the read models have folded up to {folded}, but the log ends at {end}");
             Err(damaged(end.next(), why))
         }
         _ => Ok(verified),
@@ -72,6 +65,25 @@ pub fn verify(log: &dyn LogReader, checks: Checks<'_>) -> Result<Verified, ReadE
 }
 
 impl Verified {
+    /// Checks what the log has after that, too, up to where it goes now.
+    ///
+    /// # Errors
+    /// The first damage, with its position.
+    pub fn go_on(&mut self, log: &dyn LogReader, checks: Checks<'_>) -> Result<(), ReadError> {
+        let end = log.tail();
+        while self.tail < end {
+            let entries = log.read(self.tail.next(), BATCH_RECORDS, BATCH_BYTES)?;
+            if entries.is_empty() {
+                return Err(damaged(self.tail.next(), "it is missing, although the log goes on"));
+            }
+            for entry in entries.into_iter().take_while(|entry| entry.lsn <= end) {
+                self.check(log, &entry, checks)?;
+            }
+            (checks.progress)(self.tail, end);
+        }
+        Ok(())
+    }
+
     fn check(&mut self, log: &dyn LogReader, entry: &Entry, checks: Checks<'_>) -> Result<(), ReadError> {
         let (lsn, bytes) = (entry.lsn, &entry.bytes);
         let refuse = |source| ReadError::Record { lsn, source };
@@ -86,7 +98,7 @@ impl Verified {
             }
         }
         // What was taken out of effect need not be anything that can be folded.
-        let facts = if entry.amended { &[] } else { &record.facts[..] };
+        let facts = if entry.amended || (checks.amended)(lsn) { &[] } else { &record.facts[..] };
         for (index, fact) in facts.iter().enumerate() {
             let fact = fact.decode().map_err(refuse)?;
             (checks.fact)(&fact).map_err(|why| damaged(lsn, format!("fact {index} ({}): {why}", fact.name())))?;

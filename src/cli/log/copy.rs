@@ -108,7 +108,8 @@ pub(super) fn run(config: &Config, args: &Args, out: &mut Output) -> anyhow::Res
     let copied = copy(&*from, &*to, &report);
     bar.finish_and_clear();
     let copied = copied?;
-    let begun = args.as_new_epoch.then(|| epoch::begin(&*to, &SystemClock::default(), &SystemRandom)).transpose()?;
+    let begin = || epoch::begin_after(&*to, copied.target, &SystemClock::default(), &SystemRandom);
+    let begun = args.as_new_epoch.then(begin).transpose()?;
     let done = Done {
         before: copied.before,
         tail: copied.tail,

@@ -82,7 +82,7 @@ fn check(config: &Config) -> anyhow::Result<Sound> {
         intact::check(fact, key.as_ref())
     };
     let bar = bar("records", log.tail().0);
-    let verified = verify(&*log, Checks { cursor, fact: &fact, progress: &report(&bar) });
+    let verified = verify(&*log, Checks { cursor, fact: &fact, progress: &report(&bar), ..Checks::default() });
     bar.finish_and_clear();
     let Verified { tail, note, records, facts, bytes } = verified?;
     let signatures = key.is_some();
