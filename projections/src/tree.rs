@@ -8,7 +8,7 @@
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
-use schemas::{Blob, Nid};
+use schemas::{Blob, Lsn, Nid};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,6 +33,11 @@ impl Tree {
     /// How many entries it has.
     pub(crate) const fn len(&self) -> u32 {
         self.len
+    }
+
+    /// The record that made this version; none for the empty one.
+    pub(crate) fn made_by(&self) -> Option<Lsn> {
+        self.root.map(|root| root.fact.lsn)
     }
 }
 

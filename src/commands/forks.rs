@@ -184,18 +184,40 @@ impl Outcome {
             }
             new.push(before.after(event));
         }
-        let mut outcome = Self::default();
-        if let Some(Resolved { state, .. }) = resolve(room, &new, Some(event))? {
-            let places = Variant::from(room.current).unlike(&state, view)?;
-            for place in places {
-                outcome.current.push(change(&place, state.at(view, &place)?.as_ref()));
-            }
-        }
-        outcome.changes_states = !outcome.current.is_empty() || !is_same_set(&old, &new, view)?;
-        outcome.restated = restated(view, event, &outcome.current)?;
+        let resolved = resolve(room, &new, Some(event))?.map(|resolved| resolved.state);
+        let current = resolved.map(|state| differences(room, &state)).transpose()?.unwrap_or_default();
+        let changes_states = !current.is_empty() || !is_same_set(&old, &new, view)?;
+        Self::made(room, current, changes_states, Some(event.id()))
+    }
+
+    /// What a room's current state is once it has only this one of its extremities.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn of_one_end(room: &Room<'_>, end: &Extremity) -> Result<Self, Error> {
+        let states = states_after(room.view, std::slice::from_ref(end))?;
+        let current = states.first().map(|state| differences(room, state)).transpose()?.unwrap_or_default();
+        // Whoever has decided by the extremities that were there decides again.
+        Self::made(room, current, true, None)
+    }
+
+    fn made(
+        room: &Room<'_>,
+        current: Vec<StateChange>,
+        changes_states: bool,
+        new: Option<&EventId>,
+    ) -> Result<Self, Error> {
+        let restated = restated(room.view, new, &current)?;
+        let mut outcome = Self { current, restated, writes: Vec::new(), changes_states };
         outcome.writes = writes(room, &outcome);
         Ok(outcome)
     }
+}
+
+/// How a room's current state has to change to become another.
+fn differences(room: &Room<'_>, to: &Variant) -> Result<Vec<StateChange>, Error> {
+    let places = Variant::from(room.current).unlike(to, room.view)?;
+    places.iter().map(|place| Ok(change(place, to.at(room.view, place)?.as_ref()))).collect()
 }
 
 /// The keys of what an event changes: the room's state, and the memberships that become others.
@@ -218,9 +240,10 @@ fn is_same_set(old: &[Variant], new: &[Variant], view: &View) -> Result<bool, Er
 }
 
 /// What was soft-failed is accepted once it is in the current state: later events brought it there.
-fn restated(view: &View, event: &Pdu, current: &[StateChange]) -> Result<Vec<EventRestated>, Error> {
+fn restated(view: &View, new: Option<&EventId>, current: &[StateChange]) -> Result<Vec<EventRestated>, Error> {
     let mut restated = BTreeMap::new();
-    for id in current.iter().filter_map(|change| change.event.as_deref()).filter(|id| *id != event.id().as_str()) {
+    for id in current.iter().filter_map(|change| change.event.as_deref()).filter(|id| new.is_none_or(|new| new != *id))
+    {
         let Some((nid, head)) = events::find(view, id)? else { continue };
         let Some(placed) = head.placed else { continue };
         if placed.verdict == Verdict::SoftFailed && placed.class == Class::Live {

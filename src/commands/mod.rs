@@ -6,6 +6,7 @@
 
 pub mod account_data;
 pub mod accounts;
+mod administration;
 mod backlog;
 pub mod content;
 pub mod devices;

@@ -70,6 +70,9 @@ impl Reading<'_> {
     pub fn access(&self, room: &RoomId) -> Result<Access, Error> {
         let nothing = || Refusal::forbidden("you are not in this room");
         let nid = events::room_nid(self.view, room.as_str())?.ok_or_else(nothing)?;
+        if self.user.is_none() {
+            return Ok(Access { room: nid, member: None, left: None, until: self.view.lsn() });
+        }
         let member = self.member(nid)?;
         let access = Access { room: nid, member, left: None, until: self.view.lsn() };
         if access.is_joined() {

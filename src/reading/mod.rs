@@ -33,10 +33,11 @@ pub use filter::{Matcher, RelatedBy};
 pub use pages::{Found, Page, Span};
 use sight::Standing;
 
-/// A view as one user reads it. What it finds out about a room it keeps until it is asked about another: go room by room.
+/// A view as one user reads it, or an administrator of the server, who sees everything. What it finds out about a room it keeps until it is asked about another: go room by room.
 pub struct Reading<'a> {
     view: &'a View,
-    user: &'a UserId,
+    /// None is who sees everything.
+    user: Option<&'a UserId>,
     device: Option<&'a DeviceId>,
     now_ms: u64,
     /// The room id that events are shown with.
@@ -62,8 +63,33 @@ impl<'a> Reading<'a> {
         now_ms: u64,
     ) -> Result<Self, StoreError> {
         let ignored = ignored(view, user)?;
-        let (standing, before) = (Cell::new(None), Cell::new(None));
-        Ok(Self { view, user, device, now_ms, room_id: None, federated: false, ignored, standing, before })
+        Ok(Self { user: Some(user), device, ignored, ..Self::of_everything(view, now_ms) })
+    }
+
+    /// Reads as somebody to whom all is shown, whatever they are to a room.
+    #[must_use]
+    pub const fn of_everything(view: &'a View, now_ms: u64) -> Self {
+        Self {
+            view,
+            user: None,
+            device: None,
+            now_ms,
+            room_id: None,
+            federated: false,
+            ignored: BTreeSet::new(),
+            standing: Cell::new(None),
+            before: Cell::new(None),
+        }
+    }
+
+    /// The view.
+    #[must_use]
+    pub const fn view(&self) -> &'a View {
+        self.view
+    }
+
+    fn is(&self, user: &str) -> bool {
+        self.user.is_some_and(|reader| reader.as_str() == user)
     }
 
     /// Shows events as servers send them to each other, with hashes, signatures and all (client-server API,

@@ -8,6 +8,7 @@ use projections::{
     },
     pdu::{ObjectWriter, quote},
 };
+use ruma::UserId;
 use schemas::Nid;
 
 use super::{Matcher, Reading};
@@ -89,7 +90,8 @@ impl Reading<'_> {
         for ignored in &self.ignored {
             count = count.saturating_sub(relations::sent_in_thread(self.view, head.room, &head.id, ignored)?);
         }
-        let own = relations::sent_in_thread(self.view, head.room, &head.id, self.user.as_str())?;
+        let own = |user: &UserId| relations::sent_in_thread(self.view, head.room, &head.id, user.as_str());
+        let own = self.user.map(own).transpose()?.unwrap_or_default();
         let Some(text) = self.text(latest, &latest_head)? else { return Ok(()) };
         let whole = self.write(latest, &latest_head, text, |reading, object| {
             let mut json = String::new();
@@ -104,7 +106,7 @@ impl Reading<'_> {
         let mut json = String::new();
         let mut summary = ObjectWriter::new(&mut json);
         summary.entry("count", &count.to_string());
-        let took_part = own > 0 || head.sender == self.user.as_str();
+        let took_part = own > 0 || self.is(&head.sender);
         summary.entry("current_user_participated", if took_part { "true" } else { "false" });
         summary.entry("latest_event", &whole);
         summary.end();

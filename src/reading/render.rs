@@ -35,7 +35,9 @@ impl Reading<'_> {
         let mut object = ObjectWriter::new(&mut unsigned);
         object.entry("age", &self.age(head));
         add_relations(self, &mut object)?;
-        quote(self.membership_at(event, head)?.name(), object.key("membership"));
+        if self.user.is_some() {
+            quote(self.membership_at(event, head)?.name(), object.key("membership"));
+        }
         self.add_previous(event, head, &mut object)?;
         self.add_redaction(head, &mut object)?;
         self.add_transaction(event, head, &mut object)?;
@@ -116,7 +118,7 @@ impl Reading<'_> {
 
     /// The transaction id, for the device that chose it alone.
     fn add_transaction(&self, event: Nid, head: &Head, object: &mut ObjectWriter<'_>) -> Result<(), StoreError> {
-        let Some(device) = self.device.filter(|_| head.sender == self.user.as_str()) else { return Ok(()) };
+        let Some(device) = self.device.filter(|_| self.is(&head.sender)) else { return Ok(()) };
         if let Some(transaction) = events::transaction(self.view, event)?
             && transaction.device == device.as_str()
         {

@@ -43,6 +43,9 @@ impl Reading<'_> {
     pub fn sees(&self, event: Nid, head: &Head) -> Result<bool, StoreError> {
         let Some(placed) = head.placed else { return Ok(false) };
         let Some(position) = placed.position else { return Ok(false) };
+        if self.user.is_none() {
+            return Ok(true);
+        }
         let joined = self.standing(head.room)?.is_joined();
         match placed.visibility {
             Visibility::WorldReadable => return Ok(true),
@@ -130,13 +133,14 @@ impl Reading<'_> {
     }
 
     fn find_last_stay(&self, member: &Member) -> Result<Option<Stay>, StoreError> {
+        let Some(user) = self.user else { return Ok(None) };
         if member.previous == Some(Membership::Join) {
             return Ok(Some(Stay { ended_by: member.since, until: Position::live(member.since) }));
         }
         let mut event = member.event;
         for _ in 0..STEPS {
             let Some(state) = state::before(self.view, event)? else { return Ok(None) };
-            let Some(before) = state::get(self.view, &state, "m.room.member", self.user.as_str())? else {
+            let Some(before) = state::get(self.view, &state, "m.room.member", user.as_str())? else {
                 return Ok(None);
             };
             if self.membership_of(before)? == Membership::Join {
@@ -152,23 +156,24 @@ impl Reading<'_> {
         if let Some(standing) = self.standing.get().filter(|standing| standing.room == room) {
             return Ok(standing);
         }
-        let member = membership::member(self.view, room, self.user.as_str())?;
+        let member = self.user.map(|user| membership::member(self.view, room, user.as_str())).transpose()?.flatten();
         let standing = Standing { room, member, last_stay: None, membership_in: None };
         self.standing.set(Some(standing));
         Ok(standing)
     }
 
     fn is_own_membership(&self, head: &Head) -> bool {
-        head.event_type == "m.room.member" && head.state_key.as_deref() == Some(self.user.as_str())
+        head.event_type == "m.room.member" && head.state_key.as_deref().is_some_and(|user| self.is(user))
     }
 
     fn membership_before(&self, event: Nid, head: &Head) -> Result<Membership, StoreError> {
+        let Some(user) = self.user else { return Ok(Membership::Leave) };
         let Some(state) = self.state_before(event)? else { return Ok(Membership::Leave) };
         let standing = self.standing(head.room)?;
         if let Some((_, membership)) = standing.membership_in.filter(|(known, _)| *known == state) {
             return Ok(membership);
         }
-        let membership = match state::get(self.view, &state, "m.room.member", self.user.as_str())? {
+        let membership = match state::get(self.view, &state, "m.room.member", user.as_str())? {
             Some(event) => self.membership_of(event)?,
             None => Membership::Leave,
         };

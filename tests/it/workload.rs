@@ -34,7 +34,6 @@ const ELSEWHERE: &[&str] = &[
     "ShardsTaken",
     "StateSetPart",
     "StateSet",
-    "RoomBlocked",
     "AccountStatusSet",
     "AccountReactivated",
     "UserTypeSet",
@@ -486,6 +485,15 @@ impl Town {
         }
         eve.room.catch_up(server);
         eve.room.check(server);
+        // An administrator gives up what she says now, and the room.
+        for what in [message("aside"), topic("aside")] {
+            let aside = eve.send_aside(EVE, what);
+            eve.deliver(server, &aside).await;
+        }
+        let root = self.people.borrow()[0].clone();
+        let of_room = |what: &str| format!("/_synapse/admin/v1/rooms/{room}/{what}");
+        root.delete(&of_room("forward_extremities")).await.ok();
+        root.put(&of_room("block"), json!({ "block": true })).await.ok();
     }
 
     fn administered(&self, other: &Client) -> Asked {

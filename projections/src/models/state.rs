@@ -61,6 +61,12 @@ impl State {
         self.tree.len()
     }
 
+    /// The record that made it, by which two states of a room are told apart; zero for an empty one.
+    #[must_use]
+    pub fn made_by(&self) -> Lsn {
+        self.tree.made_by().unwrap_or_default()
+    }
+
     /// It has none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -14,7 +14,7 @@
 #[cfg(test)]
 mod tests;
 
-use schemas::{Fact, Lsn, Nid};
+use schemas::{Fact, Lsn, Nid, facts::ExtremitiesRemoved};
 use serde::{Deserialize, Serialize};
 
 use super::events::{self, Class, Effect, Head};
@@ -82,6 +82,9 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
         batch.put(EPOCHS, at.lsn.to_bytes(), &epoch.fork);
         return Ok(());
     }
+    if let Fact::ExtremitiesRemoved(removed) = fact {
+        return remove(removed, batch);
+    }
     let Some(effect) = events::effect(at, fact, batch)? else { return Ok(()) };
     let room = effect.head.room;
     let appears = effect.placed.position.filter(|_| effect.appears());
@@ -102,6 +105,14 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
         batch.put(ACTIVITY, KeyBuf::new().lsn(at.lsn).nid(room), &());
         batch.touch_room(room);
     }
+    Ok(())
+}
+
+fn remove(fact: &ExtremitiesRemoved, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let Some(room) = events::room_nid(batch, &fact.room)? else { return Ok(()) };
+    let mut extremities = extremities(batch, room)?;
+    extremities.retain(|extremity| !fact.events.contains(&extremity.id));
+    batch.put(EXTREMITIES, room.to_bytes(), &extremities);
     Ok(())
 }
 

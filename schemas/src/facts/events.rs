@@ -89,6 +89,16 @@ pub enum Verdict {
     Rejected,
 }
 
+/// An administrator takes forward extremities away from a room: what comes next is not built on them. Where the current
+/// state changes by that, an [`EventRestated`] of the one that stays says how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExtremitiesRemoved {
+    /// Room id.
+    pub room: String,
+    /// Ids of the events; those that are no extremities any more don't matter.
+    pub events: Vec<String>,
+}
+
 /// A state event in a state: its place, and the event there; none removes the entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StateChange {

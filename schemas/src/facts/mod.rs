@@ -31,8 +31,8 @@ pub use accounts::{
 pub use devices::{DeviceAdded, DeviceRemoved, DeviceRenamed, DeviceSeen, DevicesSeen};
 pub use directory::{AliasRemoved, AliasSet, RoomPublished};
 pub use events::{
-    EventBodies, EventLearned, EventPlaced, EventRestated, EventTransaction, Placement, Redaction, StagedEvents,
-    StateBase, StateBefore, StateChange, StateSet, StateSetPart, Verdict, Visibility,
+    EventBodies, EventLearned, EventPlaced, EventRestated, EventTransaction, ExtremitiesRemoved, Placement, Redaction,
+    StagedEvents, StateBase, StateBefore, StateChange, StateSet, StateSetPart, Verdict, Visibility,
 };
 pub use identities::{ExternalIdAdded, ExternalIdRemoved, ThirdPartyIdAdded, ThirdPartyIdRemoved};
 pub use keys::{
@@ -143,6 +143,7 @@ facts! {
     15 v 1 Verdict StagedEvents,
     16 v 1 Verdict StateSet,
     17 v 1 Merge EventTransaction,
+    18 v 1 Verdict ExtremitiesRemoved,
 
     20 v 1 Merge RoomForgotten,
     21 v 1 Verdict RoomBlocked,

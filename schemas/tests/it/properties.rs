@@ -17,7 +17,7 @@ macro_rules! every_fact {
 
 every_fact! {
     Genesis Epoch IdleGap FormatBarrier ShardsTaken EventLearned EventPlaced EventRestated EventBodies StateSetPart StagedEvents
-    StateSet EventTransaction RoomForgotten RoomBlocked RoomsFollowed UserRegistered PasswordSet AccountDeactivated AdminSet
+    StateSet EventTransaction ExtremitiesRemoved RoomForgotten RoomBlocked RoomsFollowed UserRegistered PasswordSet AccountDeactivated AdminSet
     AccountStatusSet RegistrationTokenSet RegistrationTokenRemoved AccountReactivated
     UserTypeSet ShadowBanSet SessionOpened SessionRefreshed LoginTokenIssued LoginTokenUsed DeviceAdded
     DeviceRenamed DeviceRemoved DeviceKeysUploaded OneTimeKeysUploaded FallbackKeysUploaded OneTimeKeysClaimed

@@ -128,6 +128,7 @@ fn events() -> Vec<(&'static str, Fact)> {
         ("", StagedEvents { set: set(), count: 4, sha256: sum() }.into()),
         ("", StateSet { set: set(), count: 1, sha256: sum() }.into()),
         ("", EventTransaction { event: EVENT.into(), device: PHONE.into(), transaction: "m1".into() }.into()),
+        ("", ExtremitiesRemoved { room: ROOM.into(), events: vec![EVENT.into(), "$other".into()] }.into()),
     ]
 }
 

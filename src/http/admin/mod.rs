@@ -17,7 +17,10 @@ use axum::{
     extract::{FromRequestParts, MatchedPath},
     http::{self, request},
 };
-use ruma::api::auth_scheme::{AccessToken, AuthScheme};
+use ruma::{
+    OwnedUserId,
+    api::auth_scheme::{AccessToken, AuthScheme},
+};
 use schemas::Origin;
 
 use super::{
@@ -58,6 +61,12 @@ impl Admin {
             Origin::Admin { user } => user,
             _ => "",
         }
+    }
+
+    /// The user they are; none where somebody holds the shared secret.
+    #[must_use]
+    pub fn user(&self) -> Option<OwnedUserId> {
+        OwnedUserId::try_from(self.name()).ok()
     }
 }
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Query, Request},
-    http::request::Parts,
+    http::{StatusCode, request::Parts},
 };
 use ruma::api::{Direction, error::ErrorKind};
 use serde::de::DeserializeOwned;
@@ -234,7 +234,7 @@ impl Body {
 /// 400 with a code that else may have another status (`M_UNKNOWN` is that of faults).
 #[must_use]
 pub fn refused(kind: ErrorKind, message: impl Into<String>) -> ApiError {
-    ApiError::with_status(axum::http::StatusCode::BAD_REQUEST, kind, message)
+    ApiError::with_status(StatusCode::BAD_REQUEST, kind, message)
 }
 
 /// 400 `M_UNKNOWN`: what Synapse answers where it names no code.

@@ -61,7 +61,7 @@ pub(super) fn reading<'a>(
 }
 
 /// The point that a pagination token names: one of these endpoints', or one of /sync.
-pub(super) fn point(token: &str) -> Result<Position, ApiError> {
+pub(in crate::http) fn point(token: &str) -> Result<Position, ApiError> {
     let sync = || token.parse::<SyncToken>().map(|token| Position::after_record(token.lsn));
     token.parse().or_else(|_| sync()).map_err(|_| ApiError::invalid("this is not a pagination token of this server"))
 }
@@ -112,11 +112,28 @@ async fn event(app: App, request: Matrix<get_event::Request>) -> Result<get_even
 }
 
 async fn messages(app: App, request: Matrix<get_messages::Request>) -> Result<get_messages::Response, ApiError> {
-    let get_messages::Request { room_id, from: token, to, dir, filter, .. } = &request.body;
+    let view = view_of_messages(&app, &request.body).await?;
+    let reading = reading(&app, &view, &request.who, &request.body.room_id)?;
+    Ok(history(&app, &reading, &request.body, &related(&request.received)?)?.0)
+}
+
+/// A view that has what the request's tokens name.
+pub(in crate::http) async fn view_of_messages(app: &App, request: &get_messages::Request) -> Result<View, ApiError> {
+    let points = [&request.from, &request.to].map(|token| token.as_deref().map(point).transpose());
+    let [from, to] = points;
+    view_before(app, [from?, to?]).await
+}
+
+/// A page of a room's history, and the point behind its last event.
+pub(in crate::http) fn history(
+    app: &App,
+    reading: &Reading<'_>,
+    request: &get_messages::Request,
+    related: &RelatedBy,
+) -> Result<(get_messages::Response, Option<Position>), ApiError> {
+    let get_messages::Request { room_id, from: token, to, dir, filter, .. } = request;
     let from = token.as_deref().map(point).transpose()?;
     let to = to.as_deref().map(point).transpose()?;
-    let view = view_before(&app, [from, to]).await?;
-    let reading = reading(&app, &view, &request.who, room_id)?;
     let access = reading.access(room_id)?;
     let (start, from, to) = match dir {
         Direction::Forward => {
@@ -128,18 +145,21 @@ async fn messages(app: App, request: Matrix<get_messages::Request>) -> Result<ge
             (start, start.min(access.end()), to)
         }
     };
-    let limit = limit(&app, Some(request.body.limit));
+    let limit = limit(app, Some(request.limit));
     let span = Span { room: access.room, from, to, direction: *dir, limit };
-    let related = related(&request.received)?;
-    let page = page(&reading, room_id, span, &Matcher::from(filter).related_by(&related))?;
+    let page = page(reading, room_id, span, &Matcher::from(filter).related_by(related))?;
+    let last = page.events.last().map(|last| match dir {
+        Direction::Forward => last.position.next(),
+        Direction::Backward => last.position,
+    });
     let mut reply = get_messages::Response::new();
     reply.start = token.clone().unwrap_or_else(|| start.to_string());
     reply.end = page.next.map(|next| next.to_string());
     if lazily(filter) {
-        reply.state = members(&view, &reading, &page.events)?;
+        reply.state = members(reading, &page.events)?;
     }
-    reply.chunk = finish(&reading, page.events)?;
-    Ok(reply)
+    reply.chunk = finish(reading, page.events)?;
+    Ok((reply, last))
 }
 
 fn page(reading: &Reading<'_>, room: &RoomId, span: Span, matcher: &Matcher<'_>) -> Result<Page, ApiError> {
@@ -161,8 +181,8 @@ const fn lazily(filter: &RoomEventFilter) -> bool {
 }
 
 /// The memberships of those who sent a page's events, as of its newest.
-fn members(view: &View, reading: &Reading<'_>, events: &[Found]) -> Result<Vec<Raw<AnyStateEvent>>, ApiError> {
-    let newest = events.iter().max_by_key(|found| found.position);
+fn members(reading: &Reading<'_>, events: &[Found]) -> Result<Vec<Raw<AnyStateEvent>>, ApiError> {
+    let (view, newest) = (reading.view(), events.iter().max_by_key(|found| found.position));
     let Some(state) = newest.map(|found| state::after(view, found.event)).transpose()?.flatten() else {
         return Ok(Vec::new());
     };
@@ -177,20 +197,29 @@ fn members(view: &View, reading: &Reading<'_>, events: &[Found]) -> Result<Vec<R
 }
 
 async fn context(app: App, request: Matrix<get_context::Request>) -> Result<get_context::Response, ApiError> {
-    let get_context::Request { room_id, event_id, filter, .. } = &request.body;
     let view = app.view()?;
-    let reading = reading(&app, &view, &request.who, room_id)?;
-    let access = reading.access(room_id)?;
-    let (event, head) = visible(&view, &reading, room_id, event_id)?;
+    let reading = reading(&app, &view, &request.who, &request.body.room_id)?;
+    around(&app, &reading, &request.body, &related(&request.received)?)
+}
+
+/// An event that the reader may see, and what stands around it.
+pub(in crate::http) fn around(
+    app: &App,
+    reading: &Reading<'_>,
+    request: &get_context::Request,
+    related: &RelatedBy,
+) -> Result<get_context::Response, ApiError> {
+    let get_context::Request { room_id, event_id, filter, .. } = request;
+    let (view, access) = (reading.view(), reading.access(room_id)?);
+    let (event, head) = visible(view, reading, room_id, event_id)?;
     let at = head.shown_at().ok_or_else(|| ApiError::not_found("there is no such event in this room"))?;
-    let related = related(&request.received)?;
-    let matcher = Matcher::from(filter).related_by(&related);
+    let matcher = Matcher::from(filter).related_by(related);
     // None around it may be wanted, unlike in a page.
-    let around = if request.body.limit == UInt::MIN { 0 } else { limit(&app, Some(request.body.limit)) };
+    let around = if request.limit == UInt::MIN { 0 } else { limit(app, Some(request.limit)) };
     let side = |direction, from, limit| {
         let to = (direction == Direction::Forward).then_some(access.end());
         let span = Span { room: access.room, from, to, direction, limit };
-        if limit == 0 { Ok(Page::default()) } else { page(&reading, room_id, span, &matcher) }
+        if limit == 0 { Ok(Page::default()) } else { page(reading, room_id, span, &matcher) }
     };
     let before = side(Direction::Backward, at, around / 2)?;
     let after = side(Direction::Forward, at.next(), around - around / 2)?;
@@ -201,25 +230,24 @@ async fn context(app: App, request: Matrix<get_context::Request>) -> Result<get_
     let senders = shown.map(|found| found.head.sender.clone()).chain([head.sender]).collect();
     let mut reply = get_context::Response::new();
     (reply.start, reply.end) = (Some(start.to_string()), Some(end.to_string()));
-    if let Some(state) = state::after(&view, newest)? {
-        reply.state = state_around(&view, &reading, &state, &matcher, lazily(filter), &senders)?;
+    if let Some(state) = state::after(view, newest)? {
+        reply.state = state_around(reading, &state, &matcher, lazily(filter), &senders)?;
     }
     reply.event = reading.event(event)?;
-    reply.events_before = finish(&reading, before.events)?;
-    reply.events_after = finish(&reading, after.events)?;
+    reply.events_before = finish(reading, before.events)?;
+    reply.events_after = finish(reading, after.events)?;
     Ok(reply)
 }
 
 /// A state as a filter wants it; lazily without the members who sent nothing of what is shown.
 fn state_around(
-    view: &View,
     reading: &Reading<'_>,
     state: &State,
     matcher: &Matcher<'_>,
     lazy: bool,
     senders: &BTreeSet<String>,
 ) -> Result<Vec<Raw<AnyStateEvent>>, ApiError> {
-    let mut chosen = Vec::new();
+    let (view, mut chosen) = (reading.view(), Vec::new());
     if lazy {
         for entry in state::except_type(view, state, "m.room.member") {
             chosen.push(entry?.event);
@@ -245,15 +273,24 @@ async fn at_time(app: App, request: Matrix<get_by_time::Request>) -> Result<get_
     let get_by_time::Request { room_id, ts, dir, .. } = &request.body;
     let view = app.view()?;
     let reading = reading(&app, &view, &request.who, room_id)?;
-    let access = reading.access(room_id)?;
-    let none = || ApiError::not_found("there is no event on that side of that time");
-    let from = when(&view, &access, u64::from(ts.get()), *dir)?;
-    let to = (*dir == Direction::Forward).then_some(access.end());
-    let span = Span { room: access.room, from, to, direction: *dir, limit: 1 };
-    let found = reading.page(span, &Matcher::default())?.events.into_iter().next().ok_or_else(none)?;
+    let found = nearest(&reading, &reading.access(room_id)?, ts.get().into(), *dir)?;
+    let found = found.ok_or_else(|| ApiError::not_found("there is no event on that side of that time"))?;
     let event_id = OwnedEventId::try_from(found.head.id).map_err(|error| ApiError::internal(&error))?;
     let at = MilliSecondsSinceUnixEpoch(UInt::new_saturating(found.head.origin_server_ts));
     Ok(get_by_time::Response::new(event_id, at))
+}
+
+/// The first event that was sent at a time or beyond it, as one goes.
+pub(in crate::http) fn nearest(
+    reading: &Reading<'_>,
+    access: &Access,
+    ts: u64,
+    direction: Direction,
+) -> Result<Option<Found>, ApiError> {
+    let from = when(reading.view(), access, ts, direction)?;
+    let to = (direction == Direction::Forward).then_some(access.end());
+    let span = Span { room: access.room, from, to, direction, limit: 1 };
+    Ok(reading.page(span, &Matcher::default())?.events.into_iter().next())
 }
 
 /// The point in a room's order with what was sent before a time on one side, and what was sent after it on the other.

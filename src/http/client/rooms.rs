@@ -87,7 +87,7 @@ fn is_in_one_of(view: &View, user: Option<&UserId>, rooms: &[OwnedRoomId]) -> Re
 }
 
 /// What the specification's `RoomSummary` says of a room.
-pub(super) fn summarise(id: OwnedRoomId, room: Summary, allowing: Vec<OwnedRoomId>) -> RoomSummary {
+pub(in crate::http) fn summarise(id: OwnedRoomId, room: Summary, allowing: Vec<OwnedRoomId>) -> RoomSummary {
     let settings = room.settings;
     let join_rule = match settings.join_rule.as_deref() {
         Some("public") => JoinRuleSummary::Public,
