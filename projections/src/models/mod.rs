@@ -29,6 +29,7 @@
 //! | push | How many unread notifications and highlights has this user in this room? |
 //! | directory | Where does this alias point? Which rooms are in the public list, the largest first? |
 //! | rooms | What is this room called, how large is it, is it blocked? Which rooms are there, in any order? |
+//! | sizes | Which rooms take the most bytes? |
 //! | reports | What have users reported, the newest first, by whom, about whom, and how many are they? |
 //! | leases | Which node owns this shard of the work that is done once? |
 //! | audit | Who did what, when? Which records are void, and why? |
@@ -57,6 +58,7 @@ pub mod reports;
 pub mod rooms;
 pub mod seen;
 pub mod sessions;
+pub mod sizes;
 pub mod staging;
 pub mod stand_ins;
 pub mod state;
@@ -133,6 +135,7 @@ models! {
     Push = push,
     Directory = directory,
     Rooms = rooms,
+    Sizes = sizes,
     Reports = reports,
     Leases = leases,
     Audit = audit,

@@ -1,9 +1,10 @@
 //! The server: its version, names that are free, and figures.
 //!
 //! `GET /_synapse/admin/v1/server_version`, `GET /_synapse/admin/v1/username_available`,
-//! `GET /_synapse/admin/v1/statistics/users/media`
+//! `GET /_synapse/admin/v1/statistics/users/media`, `GET /_synapse/admin/v1/statistics/database/rooms`
 
 use axum::{Router, extract::State, routing::get};
+use projections::{StoreError, models::sizes};
 use ruma::api::error::ErrorKind;
 use serde_json::{Value, json};
 
@@ -13,11 +14,15 @@ use crate::{
     http::{App, reply::ApiError},
 };
 
+/// So many of the largest rooms are told.
+const LARGEST: usize = 10;
+
 pub fn routes() -> Router<App> {
     Router::new()
         .route("/_synapse/admin/v1/server_version", get(version))
         .route("/_synapse/admin/v1/username_available", get(is_available))
         .route("/_synapse/admin/v1/statistics/users/media", get(media))
+        .route("/_synapse/admin/v1/statistics/database/rooms", get(largest_rooms))
 }
 
 /// For everybody.
@@ -52,4 +57,14 @@ async fn media(_: Admin, params: Params) -> Result<axum::Json<Value>, ApiError> 
     }
     params.direction()?;
     Ok(axum::Json(json!({ "users": [], "total": 0 })))
+}
+
+/// The rooms whose events take the most bytes in the read models.
+async fn largest_rooms(State(app): State<App>, _: Admin) -> Result<axum::Json<Value>, ApiError> {
+    let view = app.view()?;
+    let shown = |row: Result<(String, u64), StoreError>| {
+        row.map(|(room, bytes)| json!({ "room_id": room, "estimated_size": bytes }))
+    };
+    let rooms = sizes::largest(&view).take(LARGEST).map(shown).collect::<Result<Vec<_>, _>>()?;
+    Ok(axum::Json(json!({ "rooms": rooms })))
 }

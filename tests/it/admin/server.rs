@@ -53,3 +53,25 @@ async fn nobody_has_uploaded_media() {
     }
     server.finish().await;
 }
+
+#[tokio::test]
+async fn the_largest_rooms_are_told() {
+    let server = TestServer::start().await;
+    let (admin, anna) = (server.admin("root").await, server.user("anna").await);
+    let ask = async || admin.get("/_synapse/admin/v1/statistics/database/rooms").await.ok();
+    assert_eq!(ask().await, json!({ "rooms": [] }));
+    let mut rooms = Vec::new();
+    for n in 0..12 {
+        let room = anna.create(json!({})).await;
+        for topic in 0..n {
+            anna.set(&room, "m.room.topic", "", json!({ "topic": topic.to_string() })).await;
+        }
+        rooms.insert(0, room);
+    }
+    let told = ask().await;
+    let told: Vec<_> = told["rooms"].as_array().unwrap().iter().map(|room| &room["room_id"]).collect();
+    assert_eq!(told, rooms[..10].iter().collect::<Vec<_>>());
+    let largest = &ask().await["rooms"][0]["estimated_size"];
+    assert!((10_000..200_000).contains(&largest.as_u64().unwrap()), "{largest}");
+    server.finish().await;
+}
