@@ -5,8 +5,8 @@ use ruma::{OwnedUserId, ServerName, UserId, api::error::ErrorKind};
 use schemas::{
     Draft, Json, Key, Origin, Part, Tag,
     facts::{
-        AccountDeactivated, AdminSet, PasswordSet, ProfileFieldSet, RegistrationTokenRemoved, RegistrationTokenSet,
-        UserKind, UserRegistered,
+        AccountDeactivated, AccountValiditySet, PasswordSet, ProfileFieldSet, RegistrationTokenRemoved,
+        RegistrationTokenSet, UserKind, UserRegistered,
     },
 };
 
@@ -32,6 +32,8 @@ pub struct NewAccount {
     pub registration_token: Option<String>,
     /// What others see it called.
     pub display_name: Option<String>,
+    /// When it expires, milliseconds since the Unix epoch, if it does.
+    pub expires_at_ms: Option<u64>,
 }
 
 /// The id of a user who may be registered, from a localpart or a full id. Capitals become small letters.
@@ -89,31 +91,41 @@ pub async fn register(
 ) -> Result<(), Error> {
     let now_ms = commands.parts().now_ms();
     let decide = move |view: &View| {
-        check_free(view, &account.user)?;
+        let mut draft = begin(view, &account, now_ms)?;
         let user = account.user.as_str();
-        let mut draft = Draft {
-            reads: vec![unchanged(view, user_name(user))?],
-            writes: vec![user_name(user), user_status(user)],
-            facts: vec![registered(&account).into()],
-        };
-        if let Some(token) = &account.registration_token {
-            let found = accounts::registration_token(view, token)?;
-            if !found.is_some_and(|found| usable(&found, view, now_ms)) {
-                return Err(Refusal::forbidden("the registration token is unknown, used up or over").into());
-            }
-            draft.reads.push(unchanged(view, registration_token(token))?);
-            draft.writes.push(registration_token(token));
-        }
-        if let Some(name) = &account.display_name {
-            let value = Some(Json::from(serde_json::json!(name).to_string()));
-            draft.facts.push(ProfileFieldSet { user: user.into(), field: "displayname".into(), value }.into());
-        }
         if let Some(session) = &session {
             session.add_to(&mut draft, view, user)?;
         }
         Ok(Decision::append_then(draft, ()))
     };
     commands.execute(origin, decide).await
+}
+
+/// The record that begins an account.
+pub(super) fn begin(view: &View, account: &NewAccount, now_ms: u64) -> Result<Draft, Error> {
+    check_free(view, &account.user)?;
+    let user = account.user.as_str();
+    let mut draft = Draft {
+        reads: vec![unchanged(view, user_name(user))?],
+        writes: vec![user_name(user), user_status(user)],
+        facts: vec![registered(account).into()],
+    };
+    if let Some(token) = &account.registration_token {
+        let found = accounts::registration_token(view, token)?;
+        if !found.is_some_and(|found| usable(&found, view, now_ms)) {
+            return Err(Refusal::forbidden("the registration token is unknown, used up or over").into());
+        }
+        draft.reads.push(unchanged(view, registration_token(token))?);
+        draft.writes.push(registration_token(token));
+    }
+    if let Some(name) = &account.display_name {
+        let value = Some(Json::from(serde_json::json!(name).to_string()));
+        draft.facts.push(ProfileFieldSet { user: user.into(), field: "displayname".into(), value }.into());
+    }
+    if let Some(end) = account.expires_at_ms {
+        draft.facts.push(AccountValiditySet { user: user.into(), expires_at_ms: Some(end) }.into());
+    }
+    Ok(draft)
 }
 
 /// Changes the sender's password, and logs out all their devices but the one they use, if they want.
@@ -181,23 +193,10 @@ pub async fn reset_password(
     }
 }
 
-/// Makes a user an administrator of the server, or no longer one.
-///
-/// # Errors
-/// `M_NOT_FOUND` for an account that isn't there, or has ended.
-pub async fn set_admin(commands: &Commands, origin: Origin, user: OwnedUserId, admin: bool) -> Result<(), Error> {
-    let decide = move |view: &View| {
-        let mut draft = draft_for(view, &user)?;
-        draft.facts.push(AdminSet { user: user.to_string(), admin }.into());
-        Ok(Decision::append_then(draft, ()))
-    };
-    commands.execute(origin, decide).await
-}
-
 /// The beginning of a decision about an account that has not ended.
 fn draft_for(view: &View, user: &UserId) -> Result<Draft, Error> {
     if accounts::get(view, user.as_str())?.is_none_or(|account| account.deactivated) {
-        return Err(Refusal::not_found("there is no such account").into());
+        return Err(Refusal::not_found("User not found").into());
     }
     let key = user_status(user.as_str());
     Ok(Draft { reads: vec![unchanged(view, key)?], writes: vec![key], facts: Vec::new() })

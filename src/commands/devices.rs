@@ -6,7 +6,7 @@ use projections::{View, models::devices};
 use ruma::{DeviceId, OwnedDeviceId, UserId};
 use schemas::{
     Draft,
-    facts::{DeviceRemoved, DeviceRenamed},
+    facts::{DeviceAdded, DeviceRemoved, DeviceRenamed},
 };
 
 use super::{Commands, Decision, Error, Refusal, Sender, guards, unchanged};
@@ -26,6 +26,26 @@ pub fn check_name(name: &str) -> Result<(), Refusal> {
         return Err(Refusal::invalid(format!("the name of a device has at most {MAX_NAME_CHARS} characters")));
     }
     Ok(())
+}
+
+/// Adds a device of the sender's that has no session yet; one that is there stays as it is.
+///
+/// # Errors
+/// `M_INVALID_PARAM` for what can't be a device's id, and those of [`guards::standing`].
+pub async fn add(commands: &Commands, sender: &Sender, device: &DeviceId) -> Result<(), Error> {
+    check_id(device)?;
+    let (by, device) = (sender.clone(), device.to_string());
+    let decide = move |view: &View| {
+        let (mut reads, user) = (guards::standing(view, &by)?, by.user.to_string());
+        if devices::get(view, &user, &device)?.is_some() {
+            return Ok(Decision::Reply(()));
+        }
+        let key = guards::device(&user, &device);
+        reads.push(unchanged(view, key)?);
+        let fact = DeviceAdded { user, device: device.clone(), display_name: None };
+        Ok(Decision::append_then(Draft { reads, writes: vec![key], facts: vec![fact.into()] }, ()))
+    };
+    commands.execute(sender, decide).await
 }
 
 /// Gives one of the sender's devices another name.

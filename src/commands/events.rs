@@ -14,7 +14,7 @@ use schemas::{Lsn, Read};
 
 use super::{
     Commands, Error, Parts, Refusal, Request, Sender,
-    guards::active,
+    guards::{active, standing},
     lane::{Job, Step, Tip},
     membership, notices,
     room::{NewEvent, Room, compose, not_blocked, now},
@@ -125,7 +125,12 @@ impl Job for Send {
 
     fn decide(&mut self, tip: &Tip) -> Result<Step<OwnedEventId>, Error> {
         let room = Room::of_members(&tip.view, &self.room)?;
-        let sender_reads = active(&tip.view, &self.sender)?;
+        // Whoever is suspended may still take back what they said.
+        let sender_reads = if self.redacts_own(&tip.view)? {
+            standing(&tip.view, &self.sender)?
+        } else {
+            active(&tip.view, &self.sender)?
+        };
         not_blocked(&room)?;
         if let Some(wait) = self.check_target(&room, tip)? {
             return Ok(wait);
@@ -136,7 +141,8 @@ impl Job for Send {
         self.check_aliases(&room)?;
         let mut prototype = self.prototype.clone();
         let reads = self.check_member(&room, &mut prototype.content)?;
-        let transaction = self.transaction.clone().map(|id| (self.sender.device.clone(), id));
+        let device = Some(&self.sender.device).filter(|device| !device.as_str().is_empty());
+        let transaction = device.cloned().zip(self.transaction.clone());
         let event = NewEvent { prototype, transaction, sender_reads, at: self.at };
         let mut composed = compose(&self.parts, &room, tip, &self.sender.user, event)?;
         composed.draft.reads.extend(reads);
@@ -153,6 +159,12 @@ impl Job for Send {
 }
 
 impl Send {
+    fn redacts_own(&self, view: &View) -> Result<bool, Error> {
+        let Some(target) = &self.prototype.redacts else { return Ok(false) };
+        let found = events::find(view, target.as_str())?;
+        Ok(found.is_some_and(|(_, target)| target.sender == *self.sender.user))
+    }
+
     /// A redaction's or an annotation's target must be seen: what is in flight is waited for.
     fn check_target(&self, room: &Room<'_>, tip: &Tip) -> Result<Option<Step<OwnedEventId>>, Error> {
         let relation = self.prototype.content.get("m.relates_to").and_then(CanonicalJsonValue::as_object);

@@ -137,10 +137,13 @@ impl Job for Follow {
 
     fn decide(&mut self, tip: &Tip) -> Result<Step<()>, Error> {
         let Some(room) = Room::find(&tip.view, &self.room)? else { return Ok(Step::Reply(())) };
-        let ended = accounts::get(&tip.view, self.user.as_str())?.is_none_or(|account| account.deactivated);
+        let account = accounts::get(&tip.view, self.user.as_str())?;
+        let ended = account.as_ref().is_none_or(|account| account.deactivated);
+        let hidden = account.is_some_and(|account| account.shadow_banned);
         let content = match room.membership(&self.user)? {
             current if ended && following::LEFT_AT_THE_END.contains(&current) => Some(left()),
-            Membership::Join => shown(&room, &self.user)?,
+            // Others go on seeing what they saw before the ban.
+            Membership::Join if !hidden => shown(&room, &self.user)?,
             _ => None,
         };
         let Some(content) = content else { return Ok(Step::Reply(())) };

@@ -46,6 +46,23 @@ impl Sender {
         self.administrator.is_some()
     }
 
+    /// The administrator who acts in the user's stead, if one does.
+    #[must_use]
+    pub fn administrator(&self) -> Option<&str> {
+        self.administrator.as_deref()
+    }
+
+    /// Refuses what only somebody on a device can do.
+    ///
+    /// # Errors
+    /// `M_UNKNOWN` where an administrator acts.
+    pub fn on_device(&self) -> Result<(), Refusal> {
+        match &self.administrator {
+            None => Ok(()),
+            Some(_) => Err(Refusal::new(ErrorKind::Unknown, "this session has no device, which this needs")),
+        }
+    }
+
     /// The origin of what they cause.
     #[must_use]
     pub fn origin(&self) -> Origin {

@@ -27,6 +27,7 @@ pub mod membership;
 pub mod notices;
 pub mod profiles;
 pub mod push_rules;
+pub mod pushers;
 pub mod receipts;
 pub mod reports;
 pub mod room;
@@ -35,6 +36,7 @@ pub mod sessions;
 mod stamp;
 mod state_cache;
 pub mod to_device;
+pub mod users;
 
 use std::{sync::Arc, time::Duration};
 

@@ -68,7 +68,8 @@ fn check_field(field: &str) -> Result<(), Refusal> {
     Err(Refusal::invalid("a profile field is displayname, avatar_url, or named like com.example.pronouns"))
 }
 
-fn check_value(field: &str, value: &Json) -> Result<(), Refusal> {
+/// Refuses a value that is not what a field holds, or is too long.
+pub(super) fn check_value(field: &str, value: &Json) -> Result<(), Refusal> {
     let text = || value.read::<String>().map_err(|_| Refusal::bad_json(format!("{field} must be a string")));
     match field {
         DISPLAY_NAME if text()?.chars().count() > MAX_DISPLAY_NAME_CHARS => {

@@ -2,7 +2,7 @@
 
 use projections::{
     View,
-    models::{accounts, devices, login_tokens, sessions},
+    models::{accounts, devices, login_tokens, sessions, stand_ins},
 };
 use ruma::{
     OwnedDeviceId, OwnedUserId,
@@ -10,7 +10,9 @@ use ruma::{
 };
 use schemas::{
     Blob, Draft, Key, Origin, Tag,
-    facts::{DeviceAdded, LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed},
+    facts::{
+        DeviceAdded, LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed, StandInEnded, StandInOpened,
+    },
 };
 
 use super::{
@@ -105,6 +107,7 @@ pub async fn issue_login_token(
 ) -> Result<bool, Error> {
     let by = sender.clone();
     let decide = move |view: &View| {
+        by.on_device()?;
         let fact = LoginTokenIssued {
             token: Blob(sha256.to_vec()),
             user: by.user.to_string(),
@@ -145,6 +148,58 @@ pub async fn log_in_by_token(commands: &Commands, sha256: [u8; 32], session: New
         Ok(Decision::append_then(draft, user))
     };
     commands.execute(origin, decide).await
+}
+
+/// Logs an administrator in as a user, without a device: what they do so is theirs in the audit trail. The token is named
+/// by its SHA-256.
+///
+/// # Errors
+/// `M_NOT_FOUND` where there is no such account, or it has ended.
+pub async fn stand_in(
+    commands: &Commands,
+    administrator: String,
+    user: OwnedUserId,
+    sha256: [u8; 32],
+    expires_at_ms: Option<u64>,
+) -> Result<(), Error> {
+    let origin = Origin::Admin { user: administrator.clone() };
+    let decide = move |view: &View| {
+        let account = accounts::get(view, user.as_str())?.filter(|account| !account.deactivated);
+        account.ok_or_else(super::users::unknown)?;
+        let access = Blob(sha256.to_vec());
+        let (user, administrator) = (user.to_string(), administrator.clone());
+        let reads = vec![unchanged(view, user_status(&user))?];
+        let fact = StandInOpened { user, administrator, access, expires_at_ms };
+        Ok(Decision::append_then(Draft { reads, writes: Vec::new(), facts: vec![fact.into()] }, ()))
+    };
+    commands.execute(origin, decide).await
+}
+
+/// Ends the session of an administrator who acts as somebody else, which is named by its token's SHA-256.
+///
+/// # Errors
+/// When the store fails, or the log can't be written.
+pub async fn end_stand_in(commands: &Commands, sender: &Sender, sha256: [u8; 32]) -> Result<(), Error> {
+    let facts = vec![StandInEnded { access: Blob(sha256.to_vec()) }.into()];
+    let draft = Draft { facts, ..Draft::default() };
+    commands.execute(sender, move |_| Ok(Decision::append_then(draft.clone(), ()))).await
+}
+
+/// Ends all sessions in which an administrator acts as somebody else.
+///
+/// # Errors
+/// When the store fails, or the log can't be written.
+pub async fn end_stand_ins(commands: &Commands, administrator: &Sender) -> Result<(), Error> {
+    let name = administrator.user.to_string();
+    let decide = move |view: &View| {
+        let there = stand_ins::of_administrator(view, &name)?;
+        if there.is_empty() {
+            return Ok(Decision::Reply(()));
+        }
+        let facts = there.into_iter().map(|token| StandInEnded { access: Blob(token) }.into()).collect();
+        Ok(Decision::append_then(Draft { facts, ..Draft::default() }, ()))
+    };
+    commands.execute(administrator, decide).await
 }
 
 /// Gives new tokens for a refresh token, which is named by its SHA-256.

@@ -39,6 +39,7 @@ pub struct Config {
     pub memory: Memory,
     pub registration: Registration,
     pub sessions: Sessions,
+    pub account_validity: AccountValidity,
     pub rooms: Rooms,
     pub server_notices: ServerNotices,
     pub limits: Limits,
@@ -151,6 +152,43 @@ pub struct Sessions {
     pub authentication: Duration,
     #[serde(rename = "login_token_seconds", deserialize_with = "seconds")]
     pub login_token: Duration,
+    pub last_seen_on_log: LastSeen,
+}
+
+/// What gets on the log of where devices were last seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastSeen {
+    /// Times, addresses and programs.
+    Everything,
+    /// Times alone.
+    Times,
+    /// Nothing.
+    Nothing,
+}
+
+/// `[account_validity]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "default.toml documents every setting")]
+pub struct AccountValidity {
+    pub enabled: bool,
+    #[serde(rename = "period_days", deserialize_with = "days")]
+    pub period: Duration,
+}
+
+impl AccountValidity {
+    /// When an account expires that begins at a time, milliseconds since the Unix epoch; none if it doesn't.
+    #[must_use]
+    pub fn end_of_new(&self, now_ms: u64) -> Option<u64> {
+        self.enabled.then(|| self.end_of_renewed(now_ms))
+    }
+
+    /// When an account expires that is renewed at a time, milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn end_of_renewed(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add(u64::try_from(self.period.as_millis()).unwrap_or(u64::MAX))
+    }
 }
 
 /// `[rooms]`
@@ -415,6 +453,10 @@ where
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     u32::deserialize(deserializer).map(|seconds| Duration::from_secs(seconds.into()))
+}
+
+fn days<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u16::deserialize(deserializer).map(|days| Duration::from_secs(u64::from(days) * 86_400))
 }
 
 fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

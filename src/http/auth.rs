@@ -2,9 +2,11 @@
 
 use std::{net::IpAddr, ops::Deref};
 
-use axum::http::request;
-use moka::sync::Cache;
-use projections::models::{accounts, sessions};
+use axum::http::{HeaderMap, StatusCode, header, request};
+use projections::{
+    View,
+    models::{accounts, sessions, stand_ins},
+};
 use ruma::{
     OwnedUserId, UserId,
     api::{
@@ -14,11 +16,14 @@ use ruma::{
         error::ErrorKind,
     },
 };
-use schemas::facts::UserKind;
+use schemas::{
+    LogTime,
+    facts::{RateLimit, UserKind},
+};
 use sha2::{Digest, Sha256};
 
 use super::{App, handover::Handed, listen::Peer, reply::ApiError};
-use crate::commands::Sender;
+use crate::commands::{Refusal, Sender};
 
 /// A user of this server, logged in on a device, and what their account is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,29 @@ pub struct Session {
     pub admin: bool,
     /// Has no account of their own (client-server API, "Guest access").
     pub guest: bool,
+    /// What they send is to get to nobody else, without their being told.
+    pub shadow_banned: bool,
+    /// How often they may send, in place of the settings.
+    pub rate_limit: Option<RateLimit>,
+    /// The SHA-256 of the access token.
+    pub token: [u8; 32],
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// The client's address.
+    pub address: IpAddr,
+    /// What its program says that it is.
+    pub agent: Option<&'a str>,
+}
+
+impl<'a> Caller<'a> {
+    /// Of a request from an address with these headers.
+    #[must_use]
+    pub fn new(address: IpAddr, headers: &'a HeaderMap) -> Self {
+        Self { address, agent: headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()) }
+    }
 }
 
 impl Session {
@@ -73,17 +101,17 @@ pub trait Identify: AuthScheme {
     /// What handlers get.
     type Who: Send;
 
-    /// Finds the sender of a request that comes from an address to a route (the template of its path).
+    /// Finds the sender of a request to a route (the template of its path).
     ///
     /// # Errors
     /// When the token is not good for this, or the store fails.
-    fn identify(app: &App, token: Self::Output, route: &str, from: IpAddr) -> Result<Self::Who, ApiError>;
+    fn identify(app: &App, token: Self::Output, route: &str, from: Caller<'_>) -> Result<Self::Who, ApiError>;
 }
 
 impl Identify for AccessToken {
     type Who = Session;
 
-    fn identify(app: &App, token: String, route: &str, from: IpAddr) -> Result<Session, ApiError> {
+    fn identify(app: &App, token: String, route: &str, from: Caller<'_>) -> Result<Session, ApiError> {
         session(app, &token, route, from)
     }
 }
@@ -91,7 +119,7 @@ impl Identify for AccessToken {
 impl Identify for AccessTokenOptional {
     type Who = MaybeSession;
 
-    fn identify(app: &App, token: Option<String>, route: &str, from: IpAddr) -> Result<MaybeSession, ApiError> {
+    fn identify(app: &App, token: Option<String>, route: &str, from: Caller<'_>) -> Result<MaybeSession, ApiError> {
         Ok(MaybeSession(token.map(|token| session(app, &token, route, from)).transpose()))
     }
 }
@@ -99,7 +127,7 @@ impl Identify for AccessTokenOptional {
 impl Identify for AppserviceTokenOptional {
     type Who = ();
 
-    fn identify(_: &App, _: Option<String>, _: &str, _: IpAddr) -> Result<(), ApiError> {
+    fn identify(_: &App, _: Option<String>, _: &str, _: Caller<'_>) -> Result<(), ApiError> {
         Ok(())
     }
 }
@@ -107,7 +135,7 @@ impl Identify for AppserviceTokenOptional {
 impl Identify for NoAccessToken {
     type Who = ();
 
-    fn identify(_: &App, (): (), _: &str, _: IpAddr) -> Result<(), ApiError> {
+    fn identify(_: &App, (): (), _: &str, _: Caller<'_>) -> Result<(), ApiError> {
         Ok(())
     }
 }
@@ -115,7 +143,7 @@ impl Identify for NoAccessToken {
 impl Identify for NoAuthentication {
     type Who = ();
 
-    fn identify(_: &App, (): (), _: &str, _: IpAddr) -> Result<(), ApiError> {
+    fn identify(_: &App, (): (), _: &str, _: Caller<'_>) -> Result<(), ApiError> {
         Ok(())
     }
 }
@@ -132,50 +160,62 @@ pub fn sha256(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-fn session(app: &App, token: &str, route: &str, address: IpAddr) -> Result<Session, ApiError> {
-    let unknown = || ApiError::unknown_token(false, "this access token is not known; log in again");
-    let view = app.view()?;
-    let access = sessions::access(&view, &sha256(token))?.ok_or_else(unknown)?;
+fn unknown_token() -> ApiError {
+    ApiError::unknown_token(false, "this access token is not known; log in again")
+}
+
+fn session(app: &App, token: &str, route: &str, caller: Caller<'_>) -> Result<Session, ApiError> {
+    let (view, token) = (app.view()?, sha256(token));
     // Log time stands still while nothing is appended.
-    if access.is_expired(view.log_time().at_least(app.clock.now_ms())) {
-        return Err(ApiError::unknown_token(true, "this access token has expired; refresh it or log in again"));
-    }
-    let account = accounts::get(&view, &access.user)?.filter(|account| !account.deactivated).ok_or_else(unknown)?;
-    if account.locked && !route.contains("/logout") {
-        return Err(ApiError::locked());
+    let now = view.log_time().at_least(app.clock.now_ms());
+    let sender = match sessions::access(&view, &token)? {
+        Some(access) if access.is_expired(now) => {
+            return Err(ApiError::unknown_token(true, "this access token has expired; refresh it or log in again"));
+        }
+        Some(access) => Sender::new(user_id(access.user)?, access.device.into()),
+        None => stand_in(&view, &token, now)?.ok_or_else(unknown_token)?,
+    };
+    let account = accounts::get(&view, sender.user.as_str())?.filter(|account| !account.deactivated);
+    let account = account.ok_or_else(unknown_token)?;
+    if !route.contains("/logout") && sender.administrator().is_none() {
+        may_be_used(app, &account, now)?;
     }
     let guest = account.kind == UserKind::Guest;
     if guest && !guests_may_use(route) {
         return Err(ApiError::new(ErrorKind::GuestAccessForbidden, "guests can't do this; register an account"));
     }
-    let user = OwnedUserId::try_from(access.user).map_err(|error| ApiError::internal(&error))?;
-    let sender = Sender::new(user, access.device.into());
-    app.seen.note(&sender, address, app.clock.now_ms());
-    Ok(Session { sender, admin: account.admin, guest })
+    if sender.administrator().is_none() {
+        app.seen.note(&sender, caller, app.clock.now_ms());
+    }
+    let accounts::Account { admin, shadow_banned, rate_limit, .. } = account;
+    Ok(Session { sender, admin, guest, shadow_banned, rate_limit, token })
 }
 
-/// When devices were last seen, and from where: known to this node alone, and until it stops.
-pub struct Seen(Cache<Sender, (u64, IpAddr)>);
-
-impl Default for Seen {
-    fn default() -> Self {
-        Self(Cache::builder().max_capacity(100_000).build())
-    }
+fn user_id(user: String) -> Result<OwnedUserId, ApiError> {
+    OwnedUserId::try_from(user).map_err(|error| ApiError::internal(&error))
 }
 
-impl Seen {
-    /// A device shows up. To the minute is good enough.
-    fn note(&self, sender: &Sender, address: IpAddr, now_ms: u64) {
-        if self.0.get(sender).is_none_or(|(ms, from)| from != address || ms + 60_000 <= now_ms) {
-            self.0.insert(sender.clone(), (now_ms, address));
-        }
+/// An administrator who is logged in as somebody else, for as long as they are one.
+fn stand_in(view: &View, token: &[u8; 32], now: LogTime) -> Result<Option<Sender>, ApiError> {
+    let Some(found) = stand_ins::get(view, token)?.filter(|found| !found.is_expired(now)) else { return Ok(None) };
+    // Who has the shared secret has no account.
+    let theirs = accounts::get(view, &found.administrator)?;
+    if theirs.is_some_and(|account| !account.admin || account.locked || account.deactivated) {
+        return Ok(None);
     }
+    Ok(Some(Sender::in_stead_of(user_id(found.user)?, found.administrator)))
+}
 
-    /// When, in milliseconds since the Unix epoch, and from where a device was last seen.
-    #[must_use]
-    pub fn last(&self, sender: &Sender) -> Option<(u64, IpAddr)> {
-        self.0.get(sender)
+/// Refuses who is locked, and whose account has expired.
+fn may_be_used(app: &App, account: &accounts::Account, now: LogTime) -> Result<(), ApiError> {
+    if account.locked {
+        return Err(ApiError::locked());
     }
+    if app.config.account_validity.enabled && account.is_expired(now) {
+        let Refusal { kind, message } = Refusal::coded("ORG_MATRIX_EXPIRED_ACCOUNT", "User account has expired");
+        return Err(ApiError::with_status(StatusCode::FORBIDDEN, kind, message));
+    }
+    Ok(())
 }
 
 /// What guests may use, after the path's version (client-server API, "Guest access").

@@ -26,7 +26,7 @@ use serde_json::error::Category;
 
 use super::{
     App,
-    auth::{self, Identify, Session},
+    auth::{self, Caller, Identify, Session},
     reply::{ApiError, respond},
 };
 use crate::commands;
@@ -79,7 +79,8 @@ where
     /// The request with this transaction id: repeated, it has no second effect, by whichever version of the endpoint.
     #[must_use]
     pub fn once(&self, txn: &TransactionId) -> commands::Request {
-        let (user, device) = (self.who.user.as_str(), self.who.device.as_str());
+        let sender = &self.who.sender;
+        let (user, device) = (sender.user.as_str(), sender.administrator().unwrap_or(sender.device.as_str()));
         let path = self.received.uri.path();
         let versioned = path.strip_prefix("/_matrix/client/").and_then(|rest| rest.split_once('/'));
         let path = versioned.map_or(path, |(_, path)| path);
@@ -109,7 +110,8 @@ where
             let error: Box<dyn Error + Send + Sync> = error.into();
             auth::missing_token(error.to_string())
         })?;
-        let who = R::Authentication::identify(app, token, route.as_ref().map_or("", MatchedPath::as_str), address)?;
+        let caller = Caller::new(address, head.headers());
+        let who = R::Authentication::identify(app, token, route.as_ref().map_or("", MatchedPath::as_str), caller)?;
         let limit = body_limit(app, head.uri().path());
         let raw = read_body(body, head.headers(), limit).await?;
         check_nesting(&raw)?;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use moka::sync::Cache;
+use schemas::facts::RateLimit;
 
 use crate::{
     clock::Clock,
@@ -100,7 +101,16 @@ impl Limits {
     /// # Errors
     /// When there is nothing left.
     pub fn take(&self, limit: Limit, subject: impl Display) -> Result<(), Limited> {
-        self.test(limit, &subject, 1)
+        self.test(limit, limit.rate(&self.rates), &subject, 1)
+    }
+
+    /// Takes one from the share of a subject that has a rate of its own.
+    ///
+    /// # Errors
+    /// When there is nothing left.
+    pub fn take_at(&self, limit: Limit, own: RateLimit, subject: impl Display) -> Result<(), Limited> {
+        let rate = Rate { per_second: own.per_second.into(), burst: own.burst.max(1) };
+        self.test(limit, rate, &subject, 1)
     }
 
     /// Whether something is left of a subject's share; takes nothing.
@@ -108,14 +118,13 @@ impl Limits {
     /// # Errors
     /// When there is nothing left.
     pub fn check(&self, limit: Limit, subject: impl Display) -> Result<(), Limited> {
-        self.test(limit, &subject, 0)
+        self.test(limit, limit.rate(&self.rates), &subject, 0)
     }
 
-    fn test(&self, limit: Limit, subject: &dyn Display, taken: u64) -> Result<(), Limited> {
+    fn test(&self, limit: Limit, rate: Rate, subject: &dyn Display, taken: u64) -> Result<(), Limited> {
         if !self.rates.enabled || handover::is_counted() {
             return Ok(());
         }
-        let rate = limit.rate(&self.rates);
         let interval = micros(Duration::try_from_secs_f64(1.0 / rate.per_second).unwrap_or(Duration::MAX));
         let room = interval.saturating_mul(rate.burst.into());
         let now = micros(self.clock.elapsed());

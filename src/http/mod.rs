@@ -8,6 +8,7 @@
 //! | `reply` | every error: its status, code and message |
 //! | `uia`, `passwords` | user-interactive authentication |
 //! | `limit` | how often |
+//! | `seen` | when and from where devices show up |
 //! | `layers`, `listen` | what all requests go through |
 //! | `handover` | what several nodes owe a client: the room's home decides, and who refuses has caught up |
 //! | `client` | the client-server API, a file a chapter |
@@ -26,6 +27,7 @@ pub mod limit;
 pub mod listen;
 pub mod passwords;
 pub mod reply;
+pub mod seen;
 pub mod tokens;
 pub mod uia;
 
@@ -35,7 +37,7 @@ use std::{ops::Deref, sync::Arc};
 
 use axum::Router;
 use projections::{Source, StoreError, View};
-use schemas::Lsn;
+use schemas::{Lsn, facts::RateLimit};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -86,7 +88,7 @@ pub struct Parts {
     /// What devices have got of the messages to them.
     pub acknowledged: Arc<Acknowledged>,
     /// When devices were last seen.
-    pub seen: auth::Seen,
+    pub seen: seen::Seen,
     /// How often something may be done.
     pub limits: limit::Limits,
     /// User-interactive authentications under way.
@@ -120,12 +122,18 @@ impl App {
         self.source.view()
     }
 
-    /// Takes one from a user's share of something. Administrators are exempt.
+    /// Takes one from a user's share of something. Administrators are exempt, and whom they exempt; for others they may have
+    /// set how often they may send.
     ///
     /// # Errors
     /// 429 when there is nothing left.
     pub fn throttle(&self, limit: limit::Limit, session: &auth::Session) -> Result<(), limit::Limited> {
-        if session.admin { Ok(()) } else { self.limits.take(limit, &session.user) }
+        match session.rate_limit {
+            _ if session.admin => Ok(()),
+            Some(RateLimit { per_second: 0, .. }) => Ok(()),
+            Some(own) if limit == limit::Limit::Message => self.limits.take_at(limit, own, &session.user),
+            _ => self.limits.take(limit, &session.user),
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     ephemeral::Ephemeral,
     fold::{self, Driver, Progress, ReplayError, Replayed},
-    http::{self, App, Between, SharedSecret, auth::Seen, limit::Limits, passwords::Passwords, uia::Interactions},
+    http::{self, App, Between, SharedSecret, limit::Limits, passwords::Passwords, seen::Seen, uia::Interactions},
     keys::{KeyError, OwnKey},
     log::{Log, LogReader, embedded::OpenError, kafka},
     metrics::Metrics,
@@ -241,7 +241,7 @@ fn assemble(
         stop: stop.clone(),
     };
     let app = App::new(http::Parts {
-        seen: Seen::default(),
+        seen: Seen::new(config.sessions.last_seen_on_log),
         limits: Limits::new(config.rate_limits, Arc::clone(&clock), Arc::clone(&metrics)),
         interactions,
         passwords: Passwords::new(Arc::clone(&random)),

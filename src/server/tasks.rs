@@ -13,11 +13,12 @@ use crate::{
 };
 
 /// Begins what goes on the log by itself.
-pub(super) fn appending(app: &App, stop: &CancellationToken) -> [JoinHandle<()>; 2] {
+pub(super) fn appending(app: &App, stop: &CancellationToken) -> [JoinHandle<()>; 3] {
     let acknowledged = Arc::clone(&app.acknowledged);
     [
         tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())),
         tokio::spawn(follow(app.commands.clone(), stop.clone())),
+        tokio::spawn(tell_who_was_seen(app.clone(), stop.clone())),
     ]
 }
 
@@ -58,6 +59,20 @@ async fn acknowledge(acknowledged: Arc<Acknowledged>, commands: Commands, stop: 
         let goes_on = stop.run_until_cancelled(minutes.tick()).await.is_some();
         if let Err(error) = acknowledged.flush(&commands).await {
             tracing::warn!(%error, "what devices have got is not noted yet");
+        }
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Puts on the log where devices were seen, once a minute and at the end.
+async fn tell_who_was_seen(app: App, stop: CancellationToken) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    loop {
+        let goes_on = stop.run_until_cancelled(minutes.tick()).await.is_some();
+        if let Err(error) = app.seen.flush(&app.commands).await {
+            tracing::warn!(%error, "where devices were seen is not noted yet");
         }
         if !goes_on {
             return;

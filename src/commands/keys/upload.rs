@@ -106,13 +106,14 @@ fn check_key(id: &OneTimeKeyId, text: &str) -> Result<NamedKey, Refusal> {
 /// Records what of an upload is new, and gives the numbers of one-time keys that are left, by algorithm.
 ///
 /// # Errors
-/// `M_INVALID_PARAM` for another key under an id that is there, and those of [`guards::standing`].
+/// `M_INVALID_PARAM` for another key under an id that is there, `M_UNKNOWN` without a device, and those of [`guards::standing`].
 pub async fn upload(commands: &Commands, sender: &Sender, upload: Upload) -> Result<BTreeMap<String, u64>, Error> {
     let by = sender.clone();
     commands.execute(sender, move |view| decide(view, &by, &upload)).await
 }
 
 fn decide(view: &View, by: &Sender, upload: &Upload) -> Result<Decision<BTreeMap<String, u64>>, Error> {
+    by.on_device()?;
     let mut draft = Draft { reads: guards::standing(view, by)?, ..Draft::default() };
     let (user, device) = (by.user.to_string(), by.device.to_string());
     if let Some((signed, keys)) = &upload.device_keys {

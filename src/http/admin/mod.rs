@@ -25,7 +25,7 @@ use schemas::Origin;
 
 use super::{
     App,
-    auth::{self, Identify},
+    auth::{self, Caller, Identify},
     reply::ApiError,
 };
 
@@ -84,9 +84,9 @@ impl FromRequestParts<App> for Admin {
             return Ok(Self(register::origin()));
         }
         let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
-        let session = AccessToken::identify(app, token, route, address)?;
+        let session = AccessToken::identify(app, token, route, Caller::new(address, head.headers()))?;
         if session.admin {
-            Ok(Self(Origin::Admin { user: session.user.to_string() }))
+            Ok(Self(Origin::Admin { user: session.administrator().unwrap_or(session.user.as_str()).to_owned() }))
         } else {
             Err(ApiError::forbidden("You are not a server admin"))
         }

@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use ruma::api::{Direction, error::ErrorKind};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::http::{
@@ -34,6 +34,11 @@ impl Params {
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
+    }
+
+    /// All texts of a parameter that may come several times.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| &**value)
     }
 
     /// A text that must be there, though it may be empty.
@@ -129,7 +134,7 @@ impl Params {
 }
 
 /// A body, which must be an object.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 pub struct Body(Map<String, Value>);
 
 impl FromRequest<App> for Body {

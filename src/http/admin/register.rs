@@ -137,6 +137,7 @@ async fn register(State(app): State<App>, Json(req): Json<Request>) -> Result<ax
         kind: UserKind::Regular,
         registration_token: None,
         display_name: req.displayname,
+        expires_at_ms: app.config.account_validity.end_of_new(app.clock.now_ms()),
     };
     let home_server = app.config.server_name.clone();
     let origin = origin();

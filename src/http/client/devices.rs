@@ -4,7 +4,7 @@
 //! `POST /_matrix/client/v3/delete_devices`
 
 use axum::Router;
-use projections::models::devices;
+use projections::{View, models::devices};
 use ruma::{
     DeviceId, MilliSecondsSinceUnixEpoch, UInt,
     api::client::{
@@ -15,6 +15,7 @@ use ruma::{
         uiaa::AuthType,
     },
 };
+use schemas::Part;
 
 use super::lenient::Lenient;
 use crate::{
@@ -46,29 +47,36 @@ pub fn check_device(id: Option<&DeviceId>, name: Option<&str>) -> Result<(), Api
     Ok(())
 }
 
-fn shown(app: &App, sender: &Sender, id: &str, found: devices::Device) -> Device {
+fn shown(app: &App, view: &View, sender: &Sender, id: &str, found: devices::Device) -> Result<Device, ApiError> {
     let mut device = Device::new(id.into());
     device.display_name = found.display_name;
     let of = Sender::new(sender.user.clone(), id.into());
-    if let Some((ms, address)) = app.seen.last(&of) {
-        device.last_seen_ip = Some(address.to_string());
-        device.last_seen_ts = UInt::try_from(ms).ok().map(MilliSecondsSinceUnixEpoch);
+    if let Some(seen) = app.seen.of_device(view, &of)?.first() {
+        device.last_seen_ip = opened(seen.address.as_ref());
+        device.last_seen_ts = UInt::try_from(seen.at_ms).ok().map(MilliSecondsSinceUnixEpoch);
     }
-    device
+    Ok(device)
+}
+
+/// The text of what may have been forgotten.
+pub fn opened(part: Option<&Part>) -> Option<String> {
+    part.and_then(Part::open).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
 async fn get_devices(app: App, req: Matrix<get_devices::Request>) -> Result<get_devices::Response, ApiError> {
     let view = app.view()?;
     let found = devices::of_user(&view, req.who.user.as_str());
-    let shown = found.map(|row| row.map(|(id, device)| shown(&app, &req.who, &id, device)));
+    let shown =
+        found.map(|row| row.map_err(ApiError::from).and_then(|(id, found)| shown(&app, &view, &req.who, &id, found)));
     Ok(get_devices::Response::new(shown.collect::<Result<_, _>>()?))
 }
 
 async fn get_device(app: App, req: Matrix<get_device::Request>) -> Result<get_device::Response, ApiError> {
     let id = req.body.device_id.as_str();
-    let found = devices::get(&app.view()?, req.who.user.as_str(), id)?;
+    let view = app.view()?;
+    let found = devices::get(&view, req.who.user.as_str(), id)?;
     let found = found.ok_or_else(|| ApiError::not_found("there is no such device"))?;
-    Ok(get_device::Response::new(shown(&app, &req.who, id, found)))
+    Ok(get_device::Response::new(shown(&app, &view, &req.who, id, found)?))
 }
 
 async fn update_device(app: App, req: Matrix<update_device::Request>) -> Result<update_device::Response, ApiError> {

@@ -5,8 +5,9 @@
 //! `PUT /_matrix/client/v3/rooms/{roomId}/redact/{eventId}/{txnId}`
 
 use axum::Router;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use ruma::{
-    CanonicalJsonValue, TransactionId,
+    CanonicalJsonValue, OwnedEventId, TransactionId,
     api::{
         IncomingRequest,
         client::{
@@ -15,6 +16,7 @@ use ruma::{
         },
     },
 };
+use sha2::{Digest, Sha256};
 
 use crate::{
     commands::{content, events::By},
@@ -42,6 +44,9 @@ async fn send(app: App, req: Matrix<send_message::Request>) -> Result<send_messa
     app.throttle(Limit::Message, &req.who)?;
     let by = by(&req, &req.body.txn_id);
     let content = content::canonical(req.body.body.json().get())?;
+    if req.who.shadow_banned {
+        return Ok(send_message::Response::new(never_sent(&app, &by)?));
+    }
     let id = app.commands.send_message(by, &req.body.room_id, &req.received.args[1], content).await?;
     Ok(send_message::Response::new(id))
 }
@@ -52,6 +57,10 @@ async fn set_state(app: App, req: Matrix<send_state::Request>) -> Result<send_st
     let membership = content.get("membership").and_then(CanonicalJsonValue::as_str);
     let comes_in = event_type == "m.room.member" && matches!(membership, Some("join" | "knock"));
     app.throttle(if comes_in { Limit::Join } else { Limit::Message }, &req.who)?;
+    // Their own comings and goings are theirs.
+    if req.who.shadow_banned && (event_type != "m.room.member" || membership == Some("invite")) {
+        return Ok(send_state::Response::new(never_sent(&app, &by)?));
+    }
     let id = app.commands.send_state(by, &req.body.room_id, event_type, &req.body.state_key, content).await?;
     Ok(send_state::Response::new(id))
 }
@@ -59,6 +68,9 @@ async fn set_state(app: App, req: Matrix<send_state::Request>) -> Result<send_st
 async fn redact(app: App, req: Matrix<redact_event::Request>) -> Result<redact_event::Response, ApiError> {
     app.throttle(Limit::Message, &req.who)?;
     let by = by(&req, &req.body.txn_id);
+    if req.who.shadow_banned {
+        return Ok(redact_event::Response::new(never_sent(&app, &by)?));
+    }
     let id = app.commands.redact(by, &req.body.room_id, req.body.event_id, req.body.reason).await?;
     Ok(redact_event::Response::new(id))
 }
@@ -70,4 +82,11 @@ where
     R::Authentication: Identify<Who = Session>,
 {
     By { sender: req.who.sender.clone(), request: req.once(txn), transaction: Some(txn.to_string()) }
+}
+
+/// What looks like the id of an event, for whoever is not to know that others don't get it; a repeated request gets the same.
+fn never_sent(app: &App, by: &By) -> Result<OwnedEventId, ApiError> {
+    let seed = by.request.id.map_or_else(|| app.random.bytes(), |id| id.0);
+    let id = format!("${}", BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(seed)));
+    OwnedEventId::try_from(id).map_err(|error| ApiError::internal(&error))
 }

@@ -167,13 +167,22 @@ async fn upload_cross_signing(
         self_signing_key.as_ref().map(|key| key.json().get()),
         user_signing_key.as_ref().map(|key| key.json().get()),
     )?;
-    let replaces = keys::replaces_keys(&app.view()?, &request.who, &upload)?;
-    if replaces {
+    let (replaces, unasked) = {
+        let view = app.view()?;
+        (keys::replaces_keys(&view, &request.who, &upload)?, may_replace_unasked(&app, &view, &request.who.user)?)
+    };
+    if replaces && !unasked {
         uia::interact(&app, &request.received, Some(&request.who.user), &[&[AuthType::Password]], auth.as_ref())
             .await?;
     }
     keys::set_cross_signing(&app.commands, &request.who, upload, replaces).await?;
     Ok(upload_signing_keys::Response::new())
+}
+
+/// Whether an administrator lets the user replace their keys now without showing that it is they.
+fn may_replace_unasked(app: &App, view: &View, user: &UserId) -> Result<bool, ApiError> {
+    let until = accounts::get(view, user.as_str())?.and_then(|account| account.keys_replaceable_until_ms);
+    Ok(until.is_some_and(|until| view.log_time().at_least(app.clock.now_ms()).ms < until))
 }
 
 async fn sign(app: App, request: Matrix<upload_signatures::Request>) -> Result<upload_signatures::Response, ApiError> {

@@ -85,6 +85,9 @@ async fn invite(app: App, req: Matrix<invite_user::Request>) -> Result<invite_us
         return Err(ApiError::new(ErrorKind::ThreepidDenied, message));
     };
     app.throttle(Limit::Message, &req.who)?;
+    if req.who.shadow_banned {
+        return Ok(invite_user::Response::new());
+    }
     let (user, reason) = (invited.user_id, invited.reason);
     change_of(&app, &req.who, &req.body.room_id, user, Move::Invite, reason).await?;
     Ok(invite_user::Response::new())

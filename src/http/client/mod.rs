@@ -1,8 +1,8 @@
 //! The client-server API, a file a chapter.
 
 mod account_data;
-mod accounts;
-mod devices;
+pub(in crate::http) mod accounts;
+pub(in crate::http) mod devices;
 mod directory;
 mod discovery;
 pub(super) mod events_read;
@@ -14,6 +14,7 @@ mod membership;
 mod presence;
 mod profiles;
 mod push_rules;
+pub(in crate::http) mod pushers;
 mod receipts;
 mod registration;
 mod relations;
@@ -43,6 +44,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(account_data::routes())
         .merge(keys::routes())
         .merge(push_rules::routes())
+        .merge(pushers::routes())
         .merge(sync::routes())
         .merge(to_device::routes())
         .merge(presence::routes())

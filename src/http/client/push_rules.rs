@@ -1,6 +1,5 @@
-//! Client-server API, "Push Rules", and the list of pushers, of which there are none yet.
+//! Client-server API, "Push Rules".
 //!
-//! `GET /_matrix/client/v3/pushers`,
 //! `GET /_matrix/client/v3/pushrules/`, `GET /_matrix/client/v3/pushrules/global/`,
 //! `GET`, `PUT` and `DELETE /_matrix/client/v3/pushrules/global/{kind}/{ruleId}`,
 //! `GET` and `PUT /_matrix/client/v3/pushrules/global/{kind}/{ruleId}/enabled`,
@@ -11,11 +10,11 @@ use projections::models::push_rules;
 use ruma::{
     UserId,
     api::client::push::{
-        PushRule, RuleKind, delete_pushrule::v3 as delete_pushrule, get_pushers::v3 as get_pushers,
-        get_pushrule::v3 as get_pushrule, get_pushrule_actions::v3 as get_pushrule_actions,
-        get_pushrule_enabled::v3 as get_pushrule_enabled, get_pushrules_all::v3 as get_pushrules_all,
-        get_pushrules_global_scope::v3 as get_pushrules_global, set_pushrule::v3 as set_pushrule,
-        set_pushrule_actions::v3 as set_pushrule_actions, set_pushrule_enabled::v3 as set_pushrule_enabled,
+        PushRule, RuleKind, delete_pushrule::v3 as delete_pushrule, get_pushrule::v3 as get_pushrule,
+        get_pushrule_actions::v3 as get_pushrule_actions, get_pushrule_enabled::v3 as get_pushrule_enabled,
+        get_pushrules_all::v3 as get_pushrules_all, get_pushrules_global_scope::v3 as get_pushrules_global,
+        set_pushrule::v3 as set_pushrule, set_pushrule_actions::v3 as set_pushrule_actions,
+        set_pushrule_enabled::v3 as set_pushrule_enabled,
     },
     push::{Action, NewPushRule, PushCondition},
 };
@@ -45,11 +44,6 @@ pub fn routes() -> Router<App> {
         .matrix(set_enabled)
         .matrix(actions)
         .matrix(set_actions)
-        .matrix(pushers)
-}
-
-async fn pushers(_: App, _: Matrix<get_pushers::Request>) -> Result<get_pushers::Response, ApiError> {
-    Ok(get_pushers::Response::new(Vec::new()))
 }
 
 async fn all(app: App, request: Matrix<get_pushrules_all::Request>) -> Result<get_pushrules_all::Response, ApiError> {

@@ -34,9 +34,12 @@ pub fn routes() -> Router<App> {
     Router::new().matrix(create).matrix(summary)
 }
 
-async fn create(app: App, request: Matrix<create_room::Request>) -> Result<create_room::Response, ApiError> {
+async fn create(app: App, mut request: Matrix<create_room::Request>) -> Result<create_room::Response, ApiError> {
     app.throttle(Limit::Join, &request.who)?;
     let version = app.config.rooms.default_version.clone();
+    if request.who.shadow_banned {
+        request.body.invite.clear();
+    }
     let room = app.commands.create_room(request.who.sender, request.body, version).await?;
     Ok(create_room::Response::new(room))
 }

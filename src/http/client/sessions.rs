@@ -169,11 +169,20 @@ async fn refresh_token(app: App, req: Matrix<refresh_token::Request>) -> Result<
 }
 
 async fn logout(app: App, req: Matrix<logout::Request>) -> Result<logout::Response, ApiError> {
-    devices::remove(&app.commands, &req.who, [req.who.device.clone()]).await?;
+    match req.who.administrator() {
+        None => devices::remove(&app.commands, &req.who, [req.who.device.clone()]).await?,
+        Some(_) => sessions::end_stand_in(&app.commands, &req.who, req.who.token).await?,
+    }
     Ok(logout::Response::new())
 }
 
 async fn logout_all(app: App, req: Matrix<logout_all::Request>) -> Result<logout_all::Response, ApiError> {
-    devices::remove_all(&app.commands, &req.who).await?;
+    match req.who.administrator() {
+        None => {
+            sessions::end_stand_ins(&app.commands, &req.who).await?;
+            devices::remove_all(&app.commands, &req.who).await?;
+        }
+        Some(_) => sessions::end_stand_in(&app.commands, &req.who, req.who.token).await?,
+    }
     Ok(logout_all::Response::new())
 }

@@ -30,6 +30,8 @@ async fn set(
         Typing::No => 0,
         Typing::Yes(info) => u64::try_from(info.timeout.as_millis()).unwrap_or(u64::MAX),
     };
-    app.ephemeral.set_typing(&room_id, &user_id, for_ms);
+    if !request.who.shadow_banned {
+        app.ephemeral.set_typing(&room_id, &user_id, for_ms);
+    }
     Ok(create_typing_event::Response::new())
 }

@@ -155,6 +155,8 @@ impl TestServer {
             ("registration.mode", "open"),
             ("registration.shared_secret", "shared"),
             ("rate_limits.enabled", "off"),
+            // Else each test's log would end with it.
+            ("sessions.last_seen_on_log", "nothing"),
             ("memory.block_cache_mib", "8"),
             ("memory.write_buffer_mib", "8"),
         ];

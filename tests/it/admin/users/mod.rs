@@ -1,0 +1,6 @@
+mod accounts;
+mod belongings;
+mod devices;
+mod flags;
+mod list;
+mod sessions;
