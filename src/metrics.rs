@@ -50,7 +50,7 @@ metrics! {
     log_tail_lsn: IntGauge = IntGauge::new, "The log's last durable position.";
 
     fold_lsn: IntGauge = IntGauge::new, "The position that the read models are at.";
-    fold_lag: IntGaugeVec = gauges(&["projection"]), "Positions between the log's tail and what a projection has folded.";
+    fold_lag: IntGaugeVec = gauges(&["projection"]), "Positions between the log's tail and what a projection has folded: so many records, and more where gaps are, far more until a new epoch's first record is folded.";
     fold_seconds: Histogram = histogram(SECONDS), "One commit of the fold, from reading its records on.";
     fold_batch_records: Histogram = histogram(RECORDS), "Records folded in one commit.";
     fold_records_total: IntCounter = IntCounter::new, "Records folded.";

@@ -8,12 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::ProgressBar;
 use schemas::{Chain, Lsn};
 use serde::Serialize;
 
 use crate::{
-    cli::output::{Output, bar},
+    cli::output::{Output, bar, report},
     clock::{SystemClock, SystemRandom},
     config::{Config, Topic},
     log::{
@@ -91,9 +90,13 @@ pub(super) fn run(config: &Config, args: &Args, out: &mut Output) -> anyhow::Res
     let (from, is_written) = source(config, &args.from)?;
     let to = target(config, &args.to)?;
     let (bar, told) = (bar("copying", from.tail().0), Cell::new(Instant::now()));
-    let output = RefCell::new(&mut *out);
+    let (output, show) = (RefCell::new(&mut *out), report(&bar));
     let report = |step, at: Lsn, of: Lsn| {
-        show(&bar, step, at, of);
+        bar.set_message(match step {
+            Step::Copying => "copying",
+            Step::Verifying => "verifying",
+        });
+        show(at, of);
         if told.get().elapsed() >= OFTEN && output.borrow().is_json() {
             told.set(Instant::now());
             let going = match step {
@@ -121,15 +124,6 @@ pub(super) fn run(config: &Config, args: &Args, out: &mut Output) -> anyhow::Res
     };
     out.print(&done, |done| text(done, begun))?;
     Ok(())
-}
-
-fn show(bar: &ProgressBar, step: Step, at: Lsn, of: Lsn) {
-    bar.set_message(match step {
-        Step::Copying => "copying",
-        Step::Verifying => "verifying",
-    });
-    bar.set_length(of.0);
-    bar.set_position(at.0);
 }
 
 fn text(done: &Done, begun: Option<Begun>) -> String {

@@ -21,7 +21,7 @@ use self::trail::{Shown, Trail};
 use super::{
     Settings,
     moment::Moment,
-    output::{Format, Output, bar, time},
+    output::{Format, Output, bar, report, time},
 };
 use crate::{
     config::{Backend, Config},
@@ -345,8 +345,9 @@ fn dump(
     let server = server(&*trail.log)?;
     // Beside the records themselves it would only be in the way.
     let bar = if std::io::stdout().is_terminal() { ProgressBar::hidden() } else { bar("records", until.0) };
+    let show = report(&bar);
     trail.walk(from, Some(until), |record| {
-        bar.set_position(record.lsn.0);
+        show(record.lsn, until);
         if filter.takes(&record, &server) {
             out.print(&record, line)?;
         }
