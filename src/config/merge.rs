@@ -266,6 +266,7 @@ mod tests {
             ("EVERFOLD_LOG", "kafka://localhost:9092", "names no topic"),
             ("EVERFOLD_LOG_KAFKA_TIMEOUT_SECONDS", "10", "log.kafka.timeout_seconds"),
             ("EVERFOLD_LOG_KAFKA_PROPERTIES", "acks=1", "acks is set by Everfold"),
+            ("EVERFOLD_NODE_URL", "https://10.0.0.1", "without TLS"),
             ("EVERFOLD_REGISTRATION", "ajar", "registration.mode"),
             ("EVERFOLD_HTTP_PUBLIC_URL", "matrix.example.org", "http"),
             ("EVERFOLD_RATE_LIMITS_LOGIN_BURST", "0", "rate_limits"),

@@ -407,6 +407,10 @@ impl Config {
                 "log.kafka.timeout_seconds is not one of 1 to 9: a request waits for 10 seconds at most",
             ),
             (self.log.kafka.batch_bytes >= 1, "log.kafka.batch_bytes is 0"),
+            (
+                self.node.url.as_ref().is_none_or(|url| url.as_str().starts_with("http://")),
+                "node.url is no http:// URL: nodes speak with each other without TLS, in a network of their own",
+            ),
             (self.limits.events_per_page > 0, "limits.events_per_page is 0"),
             (self.limits.sync_timeline_events > 0, "limits.sync_timeline_events is 0"),
             (
