@@ -134,6 +134,44 @@ async fn a_topic_with_several_orders_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_forgets_is_made_and_one_that_piles_up_is_refused() {
+    let Some((settings, topic)) = place() else { return };
+    let client = settings::client(&settings, &topic.brokers).unwrap();
+    let admin: rdkafka::admin::AdminClient<Context> = client.create_with_context(Context::default()).unwrap();
+    let options = rdkafka::admin::AdminOptions::new();
+    let node = || Node { number: 0, boot: "boot".into() };
+    drop(KafkaChannel::open(&settings, &topic, b"log", node()).unwrap());
+    let name = topic.channel();
+    let described = [&rdkafka::admin::ResourceSpecifier::Topic(&name)];
+    let made = admin.describe_configs(described, &options).await.unwrap().remove(0).unwrap();
+    let value = |key: &str| made.get(key).unwrap().value.clone().unwrap();
+    assert_eq!(["cleanup.policy", "retention.ms", "segment.ms"].map(value), ["delete", "600000", "600000"]);
+    // One that somebody else made.
+    for (policy, retention, problems) in [
+        ("compact", "600000", &["cleanup.policy is compact"][..]),
+        ("delete", "-1", &["retention.ms is -1"]),
+        ("compact,delete", "604800000", &["cleanup.policy is compact,delete", "retention.ms is 604800000"]),
+        ("delete", "60000", &[]),
+    ] {
+        let topic = Topic { name: format!("{}-{}-{}", topic.name, policy.len(), retention), ..topic.clone() };
+        let name = topic.channel();
+        let new = rdkafka::admin::NewTopic::new(&name, 1, rdkafka::admin::TopicReplication::Fixed(1));
+        let new = new.set("cleanup.policy", policy).set("retention.ms", retention);
+        admin.create_topics([&new], &options).await.unwrap();
+        let opened = KafkaChannel::open(&settings, &topic, b"log", node());
+        let why = opened.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(problems.iter().all(|problem| why.contains(problem)), "{problems:?}: {why}");
+        assert_eq!(
+            (why.matches("- ").count(), why.contains("kafka-configs.sh")),
+            match problems.len() {
+                0 => (0, false),
+                count => (count, true),
+            }
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_tells_and_hears_again_when_the_broker_is_back() {
     let Some(broker) = broker::Broker::start() else { return };
     let (settings, _) = place().unwrap();

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use futures::executor::block_on;
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication},
     consumer::{BaseConsumer, Consumer},
     error::RDKafkaErrorCode,
 };
@@ -23,7 +23,10 @@ const SETTINGS: [(&str, &str); 6] = [
     ("message.timestamp.type", "LogAppendTime"),
 ];
 
-/// Finds the topic beside a log's, or makes it; gives its name.
+/// A topic that keeps for longer what was told is not what it is meant to be: a day.
+const LONGEST: i64 = 86_400_000;
+
+/// Finds the topic beside a log's and checks it, or makes it; gives its name.
 pub(super) fn ensure(
     settings: &Kafka,
     log: &Topic,
@@ -36,7 +39,10 @@ pub(super) fn ensure(
         partitions => partitions,
     };
     match partitions {
-        1 => Ok(name),
+        1 => {
+            let problems = problems(brokers, &name, &describe(settings, &name, client)?);
+            if problems.is_empty() { Ok(name) } else { Err(OpenError::Unfit { topic: name, problems }) }
+        }
         0 => {
             let hint = "; nodes tell each other there who types and who lives. Make it with one partition and a \
                         retention.ms of 600000, or let the server make it with log.kafka.create_topic = true";
@@ -50,6 +56,45 @@ pub(super) fn ensure(
             Err(OpenError::Unfit { topic: name, problems: vec![why] })
         }
     }
+}
+
+fn admin(settings: &Kafka, client: &ClientConfig) -> Result<(AdminClient<Context>, AdminOptions), OpenError> {
+    let admin =
+        client.create_with_context(Context::default()).map_err(|error| OpenError::Settings(error.to_string()))?;
+    let within = Some(settings.timeout);
+    Ok((admin, AdminOptions::new().request_timeout(within).operation_timeout(within)))
+}
+
+fn describe(settings: &Kafka, name: &str, client: &ClientConfig) -> Result<ConfigResource, OpenError> {
+    let refused = |why: String| {
+        let what = format!("the Kafka topic {name} can't be checked (its user needs DescribeConfigs)");
+        OpenError::Refused { what, why }
+    };
+    let (admin, options) = admin(settings, client)?;
+    let described = block_on(admin.describe_configs([&ResourceSpecifier::Topic(name)], &options));
+    let described = described.map_err(|error| refused(error.to_string()))?.into_iter().next();
+    let gone = || refused("the brokers don't describe it".to_owned());
+    described.ok_or_else(gone)?.map_err(|error| refused(error.to_string()))
+}
+
+/// Everything that is wrong with the topic.
+fn problems(brokers: &str, name: &str, config: &ConfigResource) -> Vec<String> {
+    let value = |key: &str| config.get(key).and_then(|entry| entry.value.as_deref()).unwrap_or_default();
+    let mut problems = Vec::new();
+    let (policy, retention) = (value("cleanup.policy"), value("retention.ms"));
+    if policy != "delete" {
+        problems.push(format!("- cleanup.policy is {policy}: nothing would be told, since no message has a key"));
+    }
+    if !retention.parse::<i64>().is_ok_and(|ms| (1..=LONGEST).contains(&ms)) {
+        problems.push(format!("- retention.ms is {retention}: what nodes tell each other every second would pile up"));
+    }
+    if !problems.is_empty() {
+        problems.push(format!(
+            "To change it: kafka-configs.sh --bootstrap-server {brokers} --alter --entity-type topics --entity-name {name} \
+             --add-config cleanup.policy=delete,retention.ms=600000"
+        ));
+    }
+    problems
 }
 
 /// How many partitions the topic has: none if it is not there.
@@ -80,9 +125,7 @@ fn make(
     };
     let topic = NewTopic::new(name, 1, TopicReplication::Fixed(copies));
     let topic = SETTINGS.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
-    let admin: AdminClient<Context> =
-        client.create_with_context(Context::default()).map_err(|error| OpenError::Settings(error.to_string()))?;
-    let options = AdminOptions::new().request_timeout(Some(settings.timeout)).operation_timeout(Some(settings.timeout));
+    let (admin, options) = admin(settings, client)?;
     let made = block_on(admin.create_topics([&topic], &options)).map_err(|error| refused(error.to_string()))?;
     match made.into_iter().next() {
         // Another node may have been first.
