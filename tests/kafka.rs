@@ -14,6 +14,8 @@ mod cluster;
 mod contention;
 #[path = "kafka/crowd.rs"]
 mod crowd;
+#[path = "kafka/moving.rs"]
+mod moving;
 #[path = "kafka/nodes.rs"]
 mod nodes;
 #[path = "kafka/outages.rs"]

@@ -53,6 +53,32 @@ impl Drop for Cluster {
     }
 }
 
+#[test]
+fn a_topic_that_acknowledges_with_one_copy_of_three_is_refused() {
+    if std::env::var_os("EVERFOLD_TEST_CLUSTER").is_none() {
+        return;
+    }
+    let Some(cluster) = Cluster::start() else { return };
+    let place = Place::on(&cluster.address);
+    let topics = |command: &[&str]| {
+        let common = ["tool", "topics", "--bootstrap-server", &cluster.address, "--topic", place.topic()];
+        let done = broker::script(&[&common[..], command].concat());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    };
+    let made = ["--create", "--partitions", "1", "--replication-factor", "3"];
+    let kept = ["retention.ms=-1", "max.message.bytes=2097152", "message.timestamp.type=LogAppendTime"];
+    let kept = kept.iter().flat_map(|setting| ["--config", setting]);
+    topics(&made.into_iter().chain(kept).chain(["--config", "min.insync.replicas=1"]).collect::<Vec<_>>());
+    let why = place.refusal(&["serve", "--server-name", "test.example", "--listen", "127.0.0.1:0"]);
+    assert!(why.contains("min.insync.replicas is 1: a record could be acknowledged with one copy"), "{why}");
+    assert!(why.ends_with("--add-config min.insync.replicas=2\n"), "{why}");
+    // It is that alone.
+    let common = ["tool", "configs", "--bootstrap-server", &cluster.address, "--alter", "--entity-type", "topics"];
+    let change = ["--entity-name", place.topic(), "--add-config", "min.insync.replicas=2"];
+    assert!(broker::script(&[&common[..], &change].concat()).status.success());
+    place.start().stop();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_loss_of_one_broker_of_three_loses_nothing() {
     if std::env::var_os("EVERFOLD_TEST_CLUSTER").is_none() {

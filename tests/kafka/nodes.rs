@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -14,6 +15,8 @@ use crate::{
 
 /// What a node did alone, another does when it has been dead for so long.
 const HAND_OVER: Duration = Duration::from_secs(15);
+/// How long something may take that must happen.
+const LONG: Duration = Duration::from_secs(60);
 
 /// Places and servers, the first of which began the log.
 fn start(brokers: &str, count: u32) -> Vec<(Place, Served)> {
@@ -85,6 +88,79 @@ async fn what_begins_on_one_node_goes_on_on_another() {
         let say = alice.put(&path, json!({ "msgtype": "m.text", "body": "Hi" }));
         let (said, heard) = tokio::join!(say, next_message(&there, room, since));
         assert_eq!(said.ok()["event_id"], heard);
+    }
+    finish(nodes);
+}
+
+#[tokio::test]
+async fn who_is_there_on_one_node_is_seen_on_another() {
+    let Some(brokers) = broker::address() else { return };
+    let nodes = start(&brokers, 2);
+    let [alice, bob] = [nodes[0].1.register("alice").await, nodes[0].1.register("bob").await];
+    let room = alice.post("/createRoom", json!({ "preset": "public_chat" })).await.ok();
+    bob.post(&format!("/join/{}", room["room_id"].as_str().unwrap()), json!({})).await.ok();
+    let there = nodes[1].1.client_of(&bob);
+    let mut since = alice.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+    let says = json!({ "presence": "unavailable", "status_msg": "On another node" });
+    there.put(&format!("/presence/{}/status", bob.user), says).await.ok();
+    let began = Instant::now();
+    loop {
+        let news = alice.get(&format!("/sync?timeout=30000&since={since}")).await.ok();
+        let heard = news["presence"]["events"].as_array().into_iter().flatten();
+        let bobs = heard.filter(|event| event["sender"] == bob.user).map(|event| &event["content"]);
+        if bobs.clone().any(|content| content["status_msg"] == "On another node") {
+            break;
+        }
+        assert!(began.elapsed() < LONG, "nothing is heard of bob: {news}");
+        news["next_batch"].as_str().unwrap().clone_into(&mut since);
+    }
+    let seen = alice.get(&format!("/presence/{}/status", bob.user)).await.ok();
+    assert_eq!((&seen["presence"], &seen["status_msg"]), (&json!("unavailable"), &json!("On another node")));
+    finish(nodes);
+}
+
+/// How many decisions of a node its rooms' homes have made.
+async fn handed_over(node: &Served) -> u64 {
+    let text = reqwest::get(format!("{}/metrics", node.url)).await.unwrap().text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(r#"everfold_handovers_total{outcome="answered"} "#));
+    line.map_or(0, |count| count.parse().unwrap())
+}
+
+#[tokio::test]
+async fn what_is_overtaken_again_and_again_is_decided_by_the_rooms_home() {
+    let Some(brokers) = broker::address() else { return };
+    let nodes = start(&brokers, 2);
+    let alice = nodes[0].1.register("alice").await;
+    let everywhere = [&nodes[0].1, &nodes[1].1].map(|node| node.client_of(&alice));
+    let room = alice.post("/createRoom", json!({})).await.ok();
+    let path = format!("/rooms/{}/state/m.room.topic", room["room_id"].as_str().unwrap());
+    let (began, mut round) = (Instant::now(), 0);
+    let mut set = Vec::new();
+    loop {
+        // Each of them changes what all others rest on.
+        let tries = (0..16).map(|n| {
+            let topic = json!({ "topic": format!("{round} {n}") });
+            everywhere[n % 2].put(&path, topic)
+        });
+        let replies = join_all(tries).await;
+        let acknowledged = replies.into_iter().filter(|reply| reply.status == StatusCode::OK);
+        set.extend(acknowledged.map(|reply| reply.ok()["event_id"].as_str().unwrap().to_owned()));
+        let handed = [handed_over(&nodes[0].1).await, handed_over(&nodes[1].1).await];
+        if handed.iter().sum::<u64>() > 0 {
+            println!("{handed:?} handed over in {} rounds", round + 1);
+            break;
+        }
+        assert!(began.elapsed() < LONG, "nothing was handed over in {round} rounds");
+        round += 1;
+    }
+    let count = set.len();
+    set.sort();
+    set.dedup();
+    assert_eq!(set.len(), count, "each is an event of its own");
+    for client in &everywhere {
+        for event in set.iter().rev().take(10) {
+            client.get(&format!("{}/{event}", path.replace("state/m.room.topic", "event"))).await.ok();
+        }
     }
     finish(nodes);
 }
@@ -171,6 +247,50 @@ async fn what_a_killed_node_had_begun_another_ends_and_does_nothing_twice() {
     let served = place.start();
     nodes.push((place, served));
     finish(nodes);
+}
+
+#[tokio::test]
+async fn processes_beside_a_projector_read_what_they_wrote_and_wake() {
+    let Some(brokers) = broker::address() else { return };
+    let place = Place::on(&brokers);
+    let projector = place.project();
+    let beside = [place.serve_beside(), place.serve_beside()];
+    let [alice, bob] = [beside[0].register("alice").await, beside[1].register("bob").await];
+    let room = alice.post("/createRoom", json!({ "preset": "public_chat" })).await.ok();
+    let room = room["room_id"].as_str().unwrap();
+    bob.post(&format!("/join/{room}"), json!({})).await.ok();
+    for n in 0..20 {
+        let since = bob.get("/sync").await.ok()["next_batch"].as_str().unwrap().to_owned();
+        let (said, heard) = tokio::join!(
+            async {
+                let name = format!("/profile/{}/displayname", alice.user);
+                alice.put(&name, json!({ "displayname": format!("alice {n}") })).await.ok();
+                assert_eq!(alice.get(&name).await.ok()["displayname"], format!("alice {n}"));
+                let path = format!("/rooms/{room}/send/m.room.message/{n}");
+                let said = alice.put(&path, json!({ "msgtype": "m.text", "body": "Hi" })).await.ok();
+                let event = said["event_id"].as_str().unwrap().to_owned();
+                alice.get(&format!("/rooms/{room}/event/{event}")).await.ok();
+                event
+            },
+            next_said(&bob, room, since),
+        );
+        assert_eq!(heard, said);
+    }
+    beside.into_iter().for_each(Served::stop);
+    projector.stop();
+    place.check();
+}
+
+/// The same, of messages alone.
+async fn next_said(client: &Client, room: &str, mut since: String) -> Value {
+    loop {
+        let news = client.get(&format!("/sync?timeout=30000&since={since}")).await.ok();
+        let events = news["rooms"]["join"][room]["timeline"]["events"].as_array().into_iter().flatten();
+        if let Some(said) = events.clone().find(|event| event["type"] == "m.room.message") {
+            return said["event_id"].clone();
+        }
+        news["next_batch"].as_str().unwrap().clone_into(&mut since);
+    }
 }
 
 #[tokio::test]

@@ -101,11 +101,21 @@ impl Place {
         Served { child, url: url.to_owned(), _output: output }
     }
 
+    /// Begins a command that says nothing.
+    pub fn begin(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     /// What a command prints, or the first object of it.
     pub fn tool(&self, arguments: &[&str]) -> Value {
+        self.objects(arguments).remove(0)
+    }
+
+    /// All that a command prints.
+    pub fn objects(&self, arguments: &[&str]) -> Vec<Value> {
         let output = self.command(arguments).arg("--json").output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        serde_json::Deserializer::from_slice(&output.stdout).into_iter().next().unwrap().unwrap()
+        serde_json::Deserializer::from_slice(&output.stdout).into_iter().collect::<Result<_, _>>().unwrap()
     }
 
     /// What a command says that fails.
