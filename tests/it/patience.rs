@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use everfold::log::EmbeddedOptions;
+use futures::future::join_all;
 use http::Method;
 use schemas::{Key, Lsn, Tag};
 use serde_json::{Value, json};
@@ -87,6 +88,41 @@ async fn what_the_log_does_not_confirm_is_told_to_come_back_when_the_request_is_
     assert_eq!(sent.map(|event| &event["event_id"]).collect::<Vec<_>>(), [&id]);
     assert_eq!(alice.get(&data).await.ok(), json!({ "n": 1 }));
     server.finish().await;
+}
+
+#[tokio::test]
+async fn a_lane_begins_again_from_the_read_models_after_what_was_not_confirmed() {
+    const ON_THE_WAY: usize = 5;
+    for appended in [0, 2, ON_THE_WAY] {
+        let (server, log) = TestServer::with_log(HeldLog::over).await;
+        let alice = server.user("alice").await;
+        let room = alice.create(json!({})).await;
+        let send = async |n: usize| {
+            let path = format!("/rooms/{room}/send/m.room.message/{n}");
+            alice.put(&path, json!({ "body": n.to_string(), "msgtype": "m.text" })).await
+        };
+        // One builds on another, and of none is known whether the log has it; some first ones it has.
+        log.hold_next(ON_THE_WAY);
+        let given_up = async {
+            for _ in 0..ON_THE_WAY {
+                log.held().await;
+            }
+            log.give_up(appended);
+        };
+        let (replies, ()) = futures::join!(join_all((0..ON_THE_WAY).map(send)), given_up);
+        replies.iter().for_each(come_back);
+        // What comes next needs none of it, and what comes again is there once.
+        let next = send(ON_THE_WAY).await.ok()["event_id"].clone();
+        let mut ids = Vec::new();
+        for n in 0..ON_THE_WAY {
+            ids.push(send(n).await.ok()["event_id"].clone());
+        }
+        ids.insert(appended, next);
+        let page = alice.page(&room, "dir=f&limit=100").await;
+        let said = page["chunk"].as_array().unwrap().iter().filter(|event| event["type"] == "m.room.message");
+        assert_eq!(said.map(|event| event["event_id"].clone()).collect::<Vec<_>>(), ids);
+        server.finish().await;
+    }
 }
 
 /// A sync token so many records further.

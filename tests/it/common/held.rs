@@ -105,6 +105,19 @@ impl HeldLog {
         }
     }
 
+    /// Says of what was held back that it is not known whether it was appended; so many of the calls were.
+    pub fn give_up(&self, appended: usize) {
+        let held = std::mem::take(&mut self.hold.lock().unwrap().held);
+        for (n, (records, senders)) in held.into_iter().enumerate() {
+            if n < appended {
+                drop(self.inner.append(records));
+            }
+            for sender in senders {
+                sender.send(Err(AppendError::Unconfirmed("the producer can't go on".into()))).unwrap();
+            }
+        }
+    }
+
     /// Lets whoever reads wait.
     pub fn hold_reads(&self) {
         *self.reads.lock().unwrap() = Reads::Held;
