@@ -30,8 +30,8 @@ const DEVICES: u64 = 100_000;
 const MINUTE_MS: u64 = 60_000;
 /// What was put on the log is so long good enough for others.
 const TOLD_MS: u64 = 3_600_000;
-/// One record takes so many devices at most.
-const AT_ONCE: usize = 500;
+/// One record takes so many devices at most: each moves its user in the orders by which users are listed.
+const AT_ONCE: usize = 50;
 /// So much is kept of what a program says that it is.
 const AGENT_CHARS: usize = 256;
 

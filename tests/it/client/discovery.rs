@@ -32,7 +32,7 @@ async fn what_is_announced_is_served() {
         }
     }
     assert_eq!(capabilities["m.3pid_changes"]["enabled"], false);
-    assert_eq!(alice.get("/account/3pid").await.error(), (404, "M_UNRECOGNIZED"));
+    assert_eq!(alice.post("/account/3pid/add", json!({})).await.error(), (404, "M_UNRECOGNIZED"));
     assert_ne!(capabilities["m.change_password"]["enabled"], false);
     assert_eq!(alice.post("/account/password", json!({ "new_password": "another password" })).await.status, 401);
     assert_ne!(capabilities["m.set_displayname"]["enabled"], false);
