@@ -70,7 +70,9 @@ impl Fetcher {
     pub fn range(&self, within: Duration) -> Result<(u64, u64), String> {
         let watermarks = self.consumer.fetch_watermarks(&self.topic, 0, within);
         let (low, high) = watermarks.map_err(|error| format!("{error}{}", self.consumer.context().trouble()))?;
-        Ok((u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default()))
+        let offset =
+            |offset: i64| u64::try_from(offset).map_err(|_| format!("the brokers say {offset}, which is no offset"));
+        Ok((offset(low)?, offset(high)?))
     }
 
     /// Hands over the messages from an offset on until `each` has enough, or up to another offset, before which there

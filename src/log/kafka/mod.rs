@@ -215,8 +215,9 @@ impl LogReader for KafkaReader {
     fn refresh(&self) -> Result<Lsn, ReadError> {
         let (_, end) = self.scout.range(ASK).map_err(ReadError::Backend)?;
         if !self.shared.reach(end, PATIENCE) {
-            let why = format!("the topic goes up to offset {end}, but the brokers don't give all of it");
-            return Err(ReadError::Backend(why));
+            let late = || format!("the topic goes up to offset {end}, but the brokers don't give all of it");
+            let broken = self.shared.state().broken.clone();
+            return Err(ReadError::Backend(broken.unwrap_or_else(late)));
         }
         Ok(self.tail())
     }
