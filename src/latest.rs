@@ -1,55 +1,56 @@
-//! Up to where the log goes, asked once for all who want to know.
+//! What changes elsewhere, such as where the log ends: asked once for all who want to know.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use schemas::Lsn;
 use tokio::sync::Mutex;
 
-use super::Error;
-use crate::log::ReadError;
-
-/// A log that could not be asked is not asked again for so long.
+/// Who could not be asked is not asked again for so long.
 const AWAY: Duration = Duration::from_secs(1);
 
 /// Shares each answer among all who came before it was asked for: so that it costs one thread, however many wait.
-#[derive(Default)]
-pub(super) struct Latest(Arc<Mutex<Option<Round>>>);
+pub(crate) struct Latest<T>(Arc<Mutex<Option<Round<T>>>>);
 
-struct Round {
+struct Round<T> {
     began: Instant,
     ended: Instant,
-    answer: Result<Lsn, String>,
+    answer: Result<T, String>,
 }
 
-impl Round {
+impl<T> Default for Latest<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Round<T> {
     /// Whether it answers who came at some time.
     fn serves(&self, came: Instant) -> bool {
         self.began >= came || self.answer.is_err() && self.ended.elapsed() < AWAY
     }
 }
 
-impl Latest {
-    /// Where the log ended at some time after this call. `ask` asks it, and may block.
+impl<T: Clone + Send + 'static> Latest<T> {
+    /// How it was at some time after this call. `ask` asks, and may block.
     ///
     /// # Errors
-    /// When it can't be asked, or could not be a moment ago.
-    pub async fn ask(&self, ask: impl FnOnce() -> Result<Lsn, ReadError> + Send + 'static) -> Result<Lsn, Error> {
+    /// Why nobody answers, or did not a moment ago.
+    pub async fn ask(&self, ask: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<T, String> {
         let came = Instant::now();
         let mut last = Arc::clone(&self.0).lock_owned().await;
         if let Some(round) = last.as_ref().filter(|round| round.serves(came)) {
-            return round.answer.clone().map_err(Error::Unavailable);
+            return round.answer.clone();
         }
         // It keeps its turn to the end, whether or not anybody waits for it.
         let asking = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let answer = ask().map_err(|error| error.to_string());
+            let answer = ask();
             *last = Some(Round { began, ended: Instant::now(), answer: answer.clone() });
             answer
         });
-        asking.await.map_err(|error| Error::Internal(error.to_string()))?.map_err(Error::Unavailable)
+        asking.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
 
@@ -64,13 +65,13 @@ mod tests {
 
     use super::*;
 
-    /// A log that is asked, and answers with how often it was, once it is let.
+    /// Answers with how often it was asked.
     #[derive(Clone, Default)]
     struct Asked(Arc<AtomicU64>);
 
     impl Asked {
-        fn answer(&self) -> Result<Lsn, ReadError> {
-            Ok(Lsn(self.0.fetch_add(1, Ordering::SeqCst) + 1))
+        fn answer(&self) -> Result<u64, String> {
+            Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
         }
     }
 
@@ -105,14 +106,14 @@ mod tests {
         };
         let (answers, ()) = futures::join!(waiting, let_go);
         for answer in answers {
-            assert_eq!(answer.unwrap(), Lsn(2), "what was asked before they came is not for them");
+            assert_eq!(answer, Ok(2), "what was asked before they came is not for them");
         }
         let again = asked.clone();
-        assert_eq!(latest.ask(move || again.answer()).await.unwrap(), Lsn(3));
+        assert_eq!(latest.ask(move || again.answer()).await, Ok(3));
     }
 
     #[tokio::test]
-    async fn a_log_that_is_away_is_not_asked_by_everybody() {
+    async fn who_is_away_is_not_asked_by_everybody() {
         let (latest, asked) = (Latest::default(), Asked::default());
         let began = Instant::now();
         let mut failed = 0;
@@ -120,16 +121,15 @@ mod tests {
             let asked = asked.clone();
             let answer = latest.ask(move || {
                 asked.answer()?;
-                Err(ReadError::Backend("away".into()))
+                Err("away".into())
             });
-            let error = answer.await.unwrap_err();
-            assert!(matches!(&error, Error::Unavailable(why) if why.contains("away")), "{error}");
+            assert_eq!(answer.await, Err("away".to_owned()));
             failed += 1;
         }
         let times = asked.0.load(Ordering::SeqCst);
         assert!((1..=3).contains(&times) && failed > 10, "{failed} failed, of which {times} asked");
         // Once it is back, that is known in time.
-        while latest.ask(|| Ok(Lsn(7))).await.is_err() {
+        while latest.ask(|| Ok(7)).await.is_err() {
             assert!(began.elapsed() < 5 * AWAY);
             tokio::task::yield_now().await;
         }

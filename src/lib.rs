@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod config;
+mod latest;
 pub mod metrics;
 pub mod telemetry;
 

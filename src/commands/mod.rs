@@ -21,7 +21,6 @@ pub mod handover;
 pub mod inbound;
 pub mod keys;
 pub mod lane;
-mod latest;
 pub mod leases;
 pub mod membership;
 pub mod notices;
@@ -59,6 +58,7 @@ use crate::{
     clock::{Clock, Random},
     fold::{Progress, Stopped},
     keys::OwnKey,
+    latest::Latest,
     log::{Log, Receipt},
     metrics::Metrics,
     nodes::Members,
@@ -99,7 +99,7 @@ pub struct Parts {
 #[derive(Clone)]
 pub struct Commands {
     parts: Arc<Parts>,
-    latest: Arc<latest::Latest>,
+    latest: Arc<Latest<Lsn>>,
     lanes: Arc<lane::Lanes>,
     tasks: TaskTracker,
 }
@@ -197,7 +197,8 @@ impl Commands {
             return Ok(parts.progress.cursor().lsn);
         }
         let log = Arc::clone(&parts.log);
-        let end = self.latest.ask(move || log.refresh()).await?;
+        let latest = self.latest.ask(move || log.refresh().map_err(|error| error.to_string())).await;
+        let end = latest.map_err(Error::Unavailable)?;
         if let Some(stopped) = parts.progress.stopped().filter(|_| parts.progress.cursor().lsn < end) {
             return Err(stopped.into());
         }

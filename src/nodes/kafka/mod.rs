@@ -24,11 +24,12 @@ use rdkafka::{
     message::{BorrowedMessage, DeliveryResult},
     producer::{BaseRecord, ProducerContext, ThreadedProducer},
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::watch;
 
 use super::{Channel, Listener, Message, Node, Position, Silent, Told};
 use crate::{
     config::{Kafka, Topic},
+    latest::Latest,
     log::kafka::{
         OpenError,
         settings::{self, Context},
@@ -40,7 +41,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// What the brokers don't take in this time is not told any more.
 const STALE: Duration = Duration::from_secs(5);
 /// The brokers are asked for so long where the order ends.
-const ASK: Duration = Duration::from_secs(2);
+const ASK: Duration = Duration::from_secs(1);
 /// So many messages wait to be told; what comes on top is lost.
 const WAITING: usize = 10_000;
 
@@ -49,8 +50,7 @@ pub struct KafkaChannel {
     name: String,
     consumer: Arc<BaseConsumer<Context>>,
     shared: Arc<Shared>,
-    /// Is held by who asks brokers that didn't answer.
-    asking: Mutex<()>,
+    latest: Latest<Position>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -99,24 +99,19 @@ impl KafkaChannel {
         let thread = std::thread::Builder::new().name("nodes".into()).spawn(move || hearing.follow(&following));
         let thread = thread.map_err(|error| OpenError::Settings(error.to_string()))?;
         let name = super::order('k', log_id);
-        Ok(Self { name, consumer, shared, asking: Mutex::default(), thread: Some(thread) })
+        Ok(Self { name, consumer, shared, latest: Latest::default(), thread: Some(thread) })
     }
 
     /// The position of the last message that any node told.
     async fn end(&self) -> Result<Position, Silent> {
-        let silent = |why: &str| Silent(why.to_owned());
-        let is_away = self.shared.away.load(Ordering::SeqCst);
-        // Brokers that don't answer keep one thread waiting, and not one for each who asks.
-        let _asking = match is_away {
-            true => Some(self.asking.try_lock().map_err(|_| silent("the Kafka brokers don't answer"))?),
-            false => None,
-        };
         let (consumer, topic) = (Arc::clone(&self.consumer), self.shared.topic.clone());
-        let asked = tokio::task::spawn_blocking(move || consumer.fetch_watermarks(&topic, 0, ASK)).await;
-        let end = asked.map_err(|error| silent(&error.to_string()))?;
+        let ask = move || {
+            let (_, end) = consumer.fetch_watermarks(&topic, 0, ASK).map_err(|error| error.to_string())?;
+            u64::try_from(end).map_err(|error| error.to_string())
+        };
+        let end = self.latest.ask(ask).await;
         self.shared.away.store(end.is_err(), Ordering::SeqCst);
-        let (_, end) = end.map_err(|error| silent(&error.to_string()))?;
-        Ok(u64::try_from(end).unwrap_or_default())
+        end.map_err(Silent)
     }
 }
 

@@ -187,6 +187,10 @@ async fn a_node_tells_and_hears_again_when_the_broker_is_back() {
     assert!(began.elapsed() < Duration::from_secs(3), "telling waits for nobody: {:?}", began.elapsed());
     let silent = tokio::time::timeout(LONG, nodes[1].channel.caught_up()).await.unwrap();
     assert!(silent.is_err(), "{silent:?}");
+    // However many ask, they are told soon.
+    let began = Instant::now();
+    let silent = futures::future::join_all((0..1_000).map(|_| nodes[1].channel.caught_up())).await;
+    assert!(silent.iter().all(Result::is_err) && began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     broker.signal("-CONT");
     let deadline = Instant::now() + LONG;
     loop {
