@@ -2,14 +2,15 @@
 //! cost some hundred rows of a million, whichever kinds of entries are wanted.
 //!
 //! Every entry has a class, a small number for what it can be filtered by. Some entries' keys are fences: with each
-//! stands how many entries of each class lie from it on, up to the next fence. Some fences are fences of the level above,
+//! stands how many entries of each class lie up to it, from the fence before. Some fences are fences of the level above,
 //! which counts more entries with one row. A block of entries without a wanted class, or before the offset, is passed by.
 //!
 //! A key is a fence if its hash ends in enough zero bits. So blocks are never balanced: the rows depend only on the
-//! entries that are there, not on the order in which they came, and a change rewrites its entry and one row a level.
+//! entries that are there, not on the order in which they came, and a change rewrites its entry and one row a level. That
+//! row is the first one from the key on: `RocksDB` looks forward much faster than back, above all at rows that often change.
 //!
-//! Rows: `scope | 0 | key -> class, value`; `scope | level | fence -> Counts`. What lies before the first fence is counted
-//! at the empty key.
+//! Rows: `scope | 0 | key -> class, value`; `scope | 2 level | fence -> Counts`; `scope | 2 level + 1 -> Counts` of what lies
+//! behind the last fence.
 
 use std::{collections::BTreeMap, iter::Peekable};
 
@@ -18,7 +19,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Batch, StoreError,
-    keys::after_prefix,
     read::{Range, Read, Row, Rows, Table, decode, malformed_key},
 };
 
@@ -71,10 +71,33 @@ impl Counts {
 #[derive(Clone, Debug)]
 struct Part {
     from: Vec<u8>,
+    /// It begins where a block of the level on which it is looked at begins.
+    even: bool,
     /// None is the end of the index.
     to: Option<Vec<u8>>,
-    /// It ends where a block of the level on which it is looked at ends.
-    even: bool,
+}
+
+impl Part {
+    fn new(from: &[u8], to: Option<&[u8]>) -> Self {
+        Self { from: from.to_vec(), even: from.is_empty(), to: to.map(<[u8]>::to_vec) }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.to.as_ref().is_some_and(|to| *to <= self.from)
+    }
+
+    /// Whether it goes at least as far as a block's end.
+    fn reaches(&self, end: Option<&Vec<u8>>) -> bool {
+        self.to.as_ref().is_none_or(|to| end.is_some_and(|end| end <= to))
+    }
+}
+
+/// A fence, or none for the end of the index, and what it counts.
+type Fence = (Option<Vec<u8>>, Counts);
+
+/// The first key after this one.
+fn after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
 }
 
 impl Counted {
@@ -97,8 +120,13 @@ impl Counted {
         self.bits.len() as u8
     }
 
+    /// The row of an entry (level 0), or of a fence.
     fn key(&self, level: u8, key: &[u8]) -> Vec<u8> {
-        [&[self.scope, level], key].concat()
+        [&[self.scope, 2 * level], key].concat()
+    }
+
+    fn fence_key(&self, level: u8, fence: Option<&[u8]>) -> Vec<u8> {
+        fence.map_or_else(|| vec![self.scope, 2 * level + 1], |fence| self.key(level, fence))
     }
 
     /// Adds an entry, or gives the one with this key another class and value.
@@ -109,12 +137,12 @@ impl Counted {
             return Ok(());
         }
         for level in 1..=self.top() {
-            let (fence, mut counts) = self.fence_at(batch, level, key)?;
+            let (fence, mut counts) = self.fence_from(batch, level, key)?;
             if let Some(before) = before {
                 counts.take(before, 1);
             }
             counts.add(class, 1);
-            self.put(batch, level, &fence, &counts);
+            self.put(batch, level, fence.as_deref(), &counts);
         }
         if before.is_none() {
             for level in 1..=self.height(key) {
@@ -130,15 +158,15 @@ impl Counted {
         batch.delete(self.table, self.key(0, key));
         let height = self.height(key);
         for level in 1..=self.top() {
-            let (mut fence, mut counts) = self.fence_at(batch, level, key)?;
+            let (mut fence, mut counts) = self.fence_from(batch, level, key)?;
             counts.take(class, 1);
             if level <= height {
-                batch.delete(self.table, self.key(level, &fence));
-                let (below, more) = self.fence_before(batch, level, key.to_vec())?;
-                fence = below;
+                batch.delete(self.table, self.key(level, key));
+                let (next, more) = self.fence_from(batch, level, &after(key))?;
+                fence = next;
                 more.0.iter().for_each(|(class, count)| counts.add(*class, *count));
             }
-            self.put(batch, level, &fence, &counts);
+            self.put(batch, level, fence.as_deref(), &counts);
         }
         Ok(())
     }
@@ -151,8 +179,7 @@ impl Counted {
         to: Option<&[u8]>,
         classes: &Classes<'_>,
     ) -> Result<u64, StoreError> {
-        let part = Part { from: from.to_vec(), to: to.map(<[u8]>::to_vec), even: to.is_none() };
-        Ok(self.tally(read, self.top(), part)?.of(classes))
+        Ok(self.tally(read, self.top(), Part::new(from, to))?.of(classes))
     }
 
     /// The entries of some classes from one key on (inclusive), before another or the end, without the first `skip`; from
@@ -165,9 +192,10 @@ impl Counted {
         classes: Box<Classes<'a>>,
         skip: u64,
     ) -> Result<Entries<'a>, StoreError> {
-        let part = Part { from: from.to_vec(), to: to.map(<[u8]>::to_vec), even: to.is_none() };
-        let top = Level { level: self.top(), blocks: self.blocks(read, self.top(), part, falling)? };
-        Ok(Entries { index: *self, read, falling, classes, skip, open: vec![top], rows: None })
+        let (level, part) = (self.top(), Part::new(from, to));
+        let blocks = if part.is_empty() { None } else { Some(self.blocks(read, level, part, falling)?) };
+        let open = blocks.map(|blocks| Level { level, blocks }).into_iter().collect();
+        Ok(Entries { index: *self, read, falling, classes, skip, open, rows: None })
     }
 
     fn class(&self, read: &dyn Read, key: &[u8]) -> Result<Option<u16>, StoreError> {
@@ -180,50 +208,44 @@ impl Counted {
         Ok((u16::from_be_bytes(*class), value))
     }
 
-    /// The last fence that is not after a key, and what it counts.
-    fn fence_at(&self, read: &dyn Read, level: u8, key: &[u8]) -> Result<(Vec<u8>, Counts), StoreError> {
-        self.fence_before(read, level, [key, &[0]].concat())
-    }
-
-    /// The last fence before a key.
-    fn fence_before(&self, read: &dyn Read, level: u8, key: Vec<u8>) -> Result<(Vec<u8>, Counts), StoreError> {
-        let range = Range { from: self.key(level, &[]), to: Some(self.key(level, &key)), reverse: true };
-        let fence = read.scan(self.table, range).next().map(|row| self.fence(row));
+    /// The first fence that is not before a key.
+    fn fence_from(&self, read: &dyn Read, level: u8, key: &[u8]) -> Result<Fence, StoreError> {
+        let range = Range { from: self.key(level, key), to: Some(self.key(level + 1, &[])), reverse: false };
+        let fence = read.scan(self.table, range).next().map(|row| self.fence(row?));
         Ok(fence.transpose()?.unwrap_or_default())
     }
 
-    fn fence(&self, row: Result<Row, StoreError>) -> Result<(Vec<u8>, Counts), StoreError> {
-        let (key, counts) = row?;
-        let fence = key.get(2..).ok_or_else(|| malformed_key(self.table))?;
-        Ok((fence.to_vec(), decode(self.table, &counts)?))
+    fn fence(&self, (key, counts): Row) -> Result<Fence, StoreError> {
+        let [_, level, fence @ ..] = key.as_slice() else { return Err(malformed_key(self.table)) };
+        Ok((level.is_multiple_of(2).then(|| fence.to_vec()), decode(self.table, &counts)?))
     }
 
-    fn put(&self, batch: &mut Batch<'_>, level: u8, fence: &[u8], counts: &Counts) {
+    fn put(&self, batch: &mut Batch<'_>, level: u8, fence: Option<&[u8]>, counts: &Counts) {
+        let key = self.fence_key(level, fence);
         if counts.0.is_empty() {
-            batch.delete(self.table, self.key(level, fence));
+            batch.delete(self.table, key);
         } else {
-            batch.put(self.table, self.key(level, fence), counts);
+            batch.put(self.table, key, counts);
         }
     }
 
-    /// Makes a key a fence: what lies from it on is counted there from now on.
+    /// Makes a key a fence: what lies up to it is counted there from now on.
     fn split(&self, batch: &mut Batch<'_>, level: u8, key: &[u8]) -> Result<(), StoreError> {
-        let (fence, mut counts) = self.fence_at(batch, level, key)?;
-        let end = after_prefix(&self.key(level, &[]));
-        let rest = Range { from: self.key(level, &[key, &[0]].concat()), to: end, reverse: false };
-        let next = batch.scan(self.table, rest).next().map(|row| self.fence(row)).transpose()?;
-        let part = Part { from: key.to_vec(), to: next.map(|(next, _)| next), even: true };
-        let upper = self.tally(batch, level - 1, part)?;
-        upper.0.iter().for_each(|(class, count)| counts.take(*class, *count));
-        self.put(batch, level, &fence, &counts);
-        self.put(batch, level, key, &upper);
+        let before = Range { from: self.key(level, &[]), to: Some(self.key(level, key)), reverse: true };
+        let before = batch.scan(self.table, before).next().map(|row| self.fence(row?)).transpose()?;
+        let from = before.and_then(|(fence, _)| fence).map_or_else(Vec::new, |fence| after(&fence));
+        let lower = self.tally(batch, level - 1, Part { from, even: true, to: Some(after(key)) })?;
+        let (fence, mut counts) = self.fence_from(batch, level, key)?;
+        lower.0.iter().for_each(|(class, count)| counts.take(*class, *count));
+        self.put(batch, level, fence.as_deref(), &counts);
+        self.put(batch, level, Some(key), &lower);
         Ok(())
     }
 
     /// Counts a part: blocks that lie in it whole by their fences, others on the level below.
     fn tally(&self, read: &dyn Read, level: u8, part: Part) -> Result<Counts, StoreError> {
         let mut sum = Counts::default();
-        if part.to.as_ref().is_some_and(|to| *to <= part.from) {
+        if part.is_empty() {
             return Ok(sum);
         }
         if level == 0 {
@@ -245,16 +267,20 @@ impl Counted {
 
     /// The entries of a part as they are stored.
     fn rows<'a>(&self, read: &'a dyn Read, part: &Part, falling: bool) -> Rows<'a> {
-        let to = part.to.as_ref().map_or_else(|| after_prefix(&self.key(0, &[])), |to| Some(self.key(0, to)));
-        read.scan(self.table, Range { from: self.key(0, &part.from), to, reverse: falling })
+        let to = part.to.as_ref().map_or_else(|| vec![self.scope, 1], |to| self.key(0, to));
+        read.scan(self.table, Range { from: self.key(0, &part.from), to: Some(to), reverse: falling })
     }
 
-    /// The blocks of a level that a part touches.
+    /// The blocks of a level that a part, which is not empty, touches.
     fn blocks<'a>(&self, read: &'a dyn Read, level: u8, part: Part, falling: bool) -> Result<Blocks<'a>, StoreError> {
-        let (first, _) = self.fence_at(read, level, &part.from)?;
-        let to = part.to.as_ref().map_or_else(|| after_prefix(&self.key(level, &[])), |to| Some(self.key(level, to)));
-        let rows = read.scan(self.table, Range { from: self.key(level, &first), to, reverse: falling });
-        Ok(Blocks { index: *self, rows: rows.peekable(), from: part.from, end: (part.to, part.even), falling })
+        // The last block that it touches ends where it ends, or else with the first fence from there on.
+        let last = match part.to.as_deref().filter(|_| falling) {
+            Some(to) => self.fence_from(read, level, to.strip_suffix(&[0]).unwrap_or(to))?.0,
+            None => None,
+        };
+        let to = after(&self.fence_key(level, last.as_deref()));
+        let rows = read.scan(self.table, Range { from: self.key(level, &part.from), to: Some(to), reverse: falling });
+        Ok(Blocks { index: *self, rows: rows.peekable(), part: Some(part), falling })
     }
 }
 
@@ -268,31 +294,43 @@ struct Block {
 struct Blocks<'a> {
     index: Counted,
     rows: Peekable<Rows<'a>>,
-    from: Vec<u8>,
-    /// Where the next block ends, if falling, or else the last one; and whether that is where it ends by itself.
-    end: (Option<Vec<u8>>, bool),
+    /// What is still to come; none after its last block.
+    part: Option<Part>,
     falling: bool,
+}
+
+impl Blocks<'_> {
+    fn step(&mut self) -> Result<Option<Block>, StoreError> {
+        let Some(part) = self.part.take() else { return Ok(None) };
+        let Some(row) = self.rows.next() else { return Ok(None) };
+        let (fence, counts) = self.index.fence(row?)?;
+        let end = fence.as_deref().map(after);
+        let ends = part.reaches(end.as_ref());
+        let to = if ends { end.clone() } else { part.to.clone() };
+        let block = if self.falling {
+            let next = match self.rows.peek() {
+                Some(Ok((next, _))) => next.get(2..).map(after),
+                _ => None,
+            };
+            let (from, even) = next.map_or_else(|| (part.from.clone(), part.even), |from| (from, true));
+            self.part = Some(Part { to: Some(from.clone()), ..part });
+            Part { from, even, to }
+        } else {
+            let Part { from, even, to: last } = part;
+            let rest = end.filter(|_| ends).map(|from| Part { from, even: true, to: last });
+            self.part = rest.filter(|rest| !rest.is_empty());
+            Part { from, even, to }
+        };
+        let whole = block.even && ends;
+        Ok(Some(Block { part: block, counts: whole.then_some(counts) }))
+    }
 }
 
 impl Iterator for Blocks<'_> {
     type Item = Result<Block, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (fence, counts) = match self.index.fence(self.rows.next()?) {
-            Ok(fence) => fence,
-            Err(error) => return Some(Err(error)),
-        };
-        let (to, even) = if self.falling {
-            std::mem::replace(&mut self.end, (Some(fence.clone()), true))
-        } else {
-            match self.rows.peek() {
-                Some(Ok((next, _))) => (next.get(2..).map(<[u8]>::to_vec), true),
-                _ => self.end.clone(),
-            }
-        };
-        let whole = even && fence >= self.from;
-        let from = fence.max(self.from.clone());
-        Some(Ok(Block { part: Part { from, to, even }, counts: whole.then_some(counts) }))
+        self.step().transpose()
     }
 }
 

@@ -13,7 +13,10 @@ use crate::{
 };
 
 /// Looking at a row costs about as much as so many steps through an index.
-const LOOK: u64 = 16;
+const LOOK: u64 = 10;
+/// The rows with a term may lie far from where a page begins, as those do whose names begin with it in the order of names.
+/// So many times as many rows as expected are looked at, before all that have it are gathered.
+const PATIENCE: u64 = 4;
 
 /// Texts are sorted by so many bytes of them; rows that have these in common, by their ids.
 const SORTED_BYTES: usize = 255;
@@ -94,25 +97,38 @@ pub struct Page {
 /// How to get at the rows of a page that have a term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
-    /// Sort all of them.
+    /// Look at one row after the other in the wanted order, as long as patience lasts, and else gather.
+    Look { patience: u64 },
+    /// Gather all of them.
+    Gather,
+}
+
+/// What to do with gathered rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrange {
+    /// Look at each, and sort.
     Sort,
-    /// Look at one row after the other in the wanted order.
-    Look,
-    /// Gather all of them, and pick them out of the wanted order.
+    /// Pick them out of the wanted order.
     Pick,
 }
 
+impl Arrange {
+    /// What costs less for so many, of so many; and how much, in steps.
+    fn cheapest(found: u64, listed: u64) -> (Self, u64) {
+        let (sort, pick) = (found.saturating_mul(LOOK), found.saturating_add(listed));
+        if sort <= pick { (Self::Sort, sort) } else { (Self::Pick, pick) }
+    }
+}
+
 impl Plan {
-    /// The cheapest, if that many rows, of so many, have the term, and at least so many of them must be passed.
-    fn cheapest(found: u64, listed: u64, passed: u64, is_exact: bool) -> Self {
-        let steps = passed.saturating_mul(listed) / found.max(1);
-        let pick = found.saturating_add(steps) / LOOK;
-        if found <= pick && found <= steps {
-            Self::Sort
-        } else if is_exact && steps <= pick {
-            Self::Look
+    /// The cheapest, if so many rows, of so many, have the term, and so many of them lie up to the page's end.
+    fn cheapest(found: u64, listed: u64, passed: u64) -> Self {
+        let looks = passed.saturating_mul(listed) / found.max(1);
+        let patience = looks.saturating_mul(PATIENCE);
+        if patience.saturating_mul(LOOK) < Arrange::cheapest(found, listed).1 {
+            Self::Look { patience }
         } else {
-            Self::Pick
+            Self::Gather
         }
     }
 }
@@ -122,41 +138,46 @@ impl Listing<'_> {
     pub(crate) fn page(&self, offset: u64, limit: usize) -> Result<Page, StoreError> {
         let listed = self.order.count(self.read, &[], None, &|class| (self.classes)(class as u8))?;
         let Some(search) = self.search else {
-            let entries = self.entries(self.falling, offset)?;
-            return Ok(Page { rows: self.walk(entries, 0, limit, &|_| Ok(true))?, total: listed });
+            let rows = self.walk(self.entries(self.falling, offset)?, 0, limit, u64::MAX, &|_| Ok(true))?;
+            return Ok(Page { rows: rows.unwrap_or_default(), total: listed });
         };
-        // A term that is not exact is looked up by its beginning: only the rows can tell.
-        let found = if search.term.is_exact() { None } else { Some(self.gather(search)?) };
-        let total = match &found {
-            Some(found) => found.len() as u64,
-            None => search.texts.count(self.read, search.term, self.classes)? + u64::from(search.also.is_some()),
-        };
-        let passed = offset.min(total.saturating_sub(offset)).saturating_add(limit as u64);
-        let plan = Plan::cheapest(total, listed, passed, found.is_none());
-        Ok(Page { rows: self.search(search, plan, found, total, offset, limit)?, total })
+        if !search.term.is_exact() {
+            // It is looked up by its beginning: only the rows can tell.
+            let found = self.gather(search)?;
+            let wanted = Wanted::new(found.len() as u64, offset, limit);
+            let (arrange, _) = Arrange::cheapest(wanted.total, listed);
+            return Ok(Page { rows: self.arrange(search, arrange, found, wanted)?, total: wanted.total });
+        }
+        let total = search.texts.count(self.read, search.term, self.classes)? + u64::from(search.also.is_some());
+        let wanted = Wanted::new(total, offset, limit);
+        let passed = wanted.offset.min(wanted.behind()) + wanted.length as u64;
+        Ok(Page { rows: self.search(search, Plan::cheapest(total, listed, passed), listed, wanted)?, total })
     }
 
-    fn search(
-        &self,
-        search: &Search<'_>,
-        plan: Plan,
-        found: Option<Vec<Nid>>,
-        total: u64,
-        offset: u64,
-        limit: usize,
-    ) -> Result<Vec<Nid>, StoreError> {
-        let length = usize::try_from(total.saturating_sub(offset)).unwrap_or(usize::MAX).min(limit);
-        if length == 0 {
+    fn search(&self, search: &Search<'_>, plan: Plan, listed: u64, wanted: Wanted) -> Result<Vec<Nid>, StoreError> {
+        if wanted.length == 0 {
             return Ok(Vec::new());
         }
-        let found = match (plan, found) {
-            (Plan::Look, _) => return self.from_nearer_end(total, offset, length, search.finds),
-            (_, Some(found)) => found,
-            (_, None) => self.gather(search)?,
-        };
-        if plan == Plan::Pick {
+        if let Plan::Look { patience } = plan
+            && let Some(rows) = self.from_nearer_end(wanted, patience, search.finds)?
+        {
+            return Ok(rows);
+        }
+        let (arrange, _) = Arrange::cheapest(wanted.total, listed);
+        self.arrange(search, arrange, self.gather(search)?, wanted)
+    }
+
+    /// The wanted ones of all rows that have the term.
+    fn arrange(
+        &self,
+        search: &Search<'_>,
+        arrange: Arrange,
+        found: Vec<Nid>,
+        wanted: Wanted,
+    ) -> Result<Vec<Nid>, StoreError> {
+        if arrange == Arrange::Pick {
             let found: HashSet<Nid> = found.into_iter().collect();
-            return self.from_nearer_end(total, offset, length, &|row| Ok(found.contains(&row)));
+            return Ok(self.from_nearer_end(wanted, u64::MAX, &|row| Ok(found.contains(&row)))?.unwrap_or_default());
         }
         let places: Result<Vec<_>, StoreError> = found.into_iter().map(|row| Ok(((search.place)(row)?, row))).collect();
         let mut places = places?;
@@ -164,8 +185,8 @@ impl Listing<'_> {
         if self.falling {
             places.reverse();
         }
-        let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
-        Ok(places.into_iter().skip(skipped).take(length).map(|(_, row)| row).collect())
+        let skipped = usize::try_from(wanted.offset).unwrap_or(usize::MAX);
+        Ok(places.into_iter().skip(skipped).take(wanted.length).map(|(_, row)| row).collect())
     }
 
     /// All rows that have the term.
@@ -181,40 +202,46 @@ impl Listing<'_> {
         Ok(found)
     }
 
-    /// Rows from an offset on, of so many that are taken.
+    /// The wanted rows of those that are taken; none if patience ends before.
     fn from_nearer_end(
         &self,
-        total: u64,
-        offset: u64,
-        length: usize,
+        wanted: Wanted,
+        patience: u64,
         takes: &dyn Fn(Nid) -> Result<bool, StoreError>,
-    ) -> Result<Vec<Nid>, StoreError> {
-        let behind = total.saturating_sub(offset).saturating_sub(length as u64);
+    ) -> Result<Option<Vec<Nid>>, StoreError> {
+        let (offset, behind) = (wanted.offset, wanted.behind());
         if offset <= behind {
-            return self.walk(self.entries(self.falling, 0)?, offset, length, takes);
+            return self.walk(self.entries(self.falling, 0)?, offset, wanted.length, patience, takes);
         }
-        let mut rows = self.walk(self.entries(!self.falling, 0)?, behind, length, takes)?;
-        rows.reverse();
-        Ok(rows)
+        let rows = self.walk(self.entries(!self.falling, 0)?, behind, wanted.length, patience, takes)?;
+        Ok(rows.map(|mut rows| {
+            rows.reverse();
+            rows
+        }))
     }
 
     fn entries(&self, falling: bool, skip: u64) -> Result<Entries<'_>, StoreError> {
         self.order.entries(self.read, (&[], None), falling, Box::new(|class| (self.classes)(class as u8)), skip)
     }
 
-    /// The rows that are taken, without the first of them.
+    /// The rows that are taken, without the first of them; none if so many were not enough to find them.
     fn walk(
         &self,
         entries: Entries<'_>,
         mut passed: u64,
         length: usize,
+        mut patience: u64,
         takes: &dyn Fn(Nid) -> Result<bool, StoreError>,
-    ) -> Result<Vec<Nid>, StoreError> {
+    ) -> Result<Option<Vec<Nid>>, StoreError> {
         let mut rows = Vec::new();
         if length == 0 {
-            return Ok(rows);
+            return Ok(Some(rows));
         }
         for entry in entries {
+            if patience == 0 {
+                return Ok(None);
+            }
+            patience -= 1;
             let row = Nid::from_slice(&entry?.value).ok_or_else(|| malformed_key(self.order.table()))?;
             if !takes(row)? {
                 continue;
@@ -228,7 +255,27 @@ impl Listing<'_> {
                 break;
             }
         }
-        Ok(rows)
+        Ok(Some(rows))
+    }
+}
+
+/// Which rows of a search are wanted: there are all of these.
+#[derive(Clone, Copy)]
+struct Wanted {
+    total: u64,
+    offset: u64,
+    length: usize,
+}
+
+impl Wanted {
+    fn new(total: u64, offset: u64, limit: usize) -> Self {
+        let length = usize::try_from(total.saturating_sub(offset)).unwrap_or(usize::MAX).min(limit);
+        Self { total, offset: offset.min(total), length }
+    }
+
+    /// How many come after these.
+    const fn behind(&self) -> u64 {
+        self.total - self.offset - self.length as u64
     }
 }
 
@@ -302,9 +349,17 @@ mod tests {
                 let total = all.len() as u64;
                 let expected: Vec<_> = all.into_iter().skip(usize::try_from(offset).unwrap()).take(limit).collect();
                 prop_assert_eq!(listing.page(offset, limit).unwrap(), Page { rows: expected.clone(), total });
-                for plan in [Plan::Sort, Plan::Look, Plan::Pick] {
-                    let found = listing.search(&search, plan, None, total, offset, limit).unwrap();
-                    prop_assert_eq!(&found, &expected, "{:?}", plan);
+                let wanted = Wanted::new(total, offset, limit);
+                for arrange in [Arrange::Sort, Arrange::Pick] {
+                    let found = listing.arrange(&search, arrange, listing.gather(&search).unwrap(), wanted).unwrap();
+                    prop_assert_eq!(&found, &expected, "{:?}", arrange);
+                }
+                for patience in [0, 3, u64::MAX] {
+                    let plan = Plan::Look { patience };
+                    // A term that is not exact has been gathered.
+                    if term.is_exact() {
+                        prop_assert_eq!(&listing.search(&search, plan, 60, wanted).unwrap(), &expected, "{:?}", plan);
+                    }
                 }
             }
             let listing = Listing { read: &batch, order: ORDER, falling, classes: &classes, search: None };
@@ -322,14 +377,16 @@ mod tests {
     #[test]
     fn the_plan_is_the_cheapest() {
         const MILLION: u64 = 1_000_000;
-        for (found, passed, is_exact, plan) in [
-            (0, 100, true, Plan::Sort),
-            (200, 100, true, Plan::Sort),
-            (MILLION / 2, 100, true, Plan::Look),
-            (MILLION / 2, MILLION / 4, true, Plan::Pick),
-            (MILLION / 2, 100, false, Plan::Pick),
+        let look = |patience| Plan::Look { patience };
+        for (found, passed, plan, arrange) in [
+            (0, 100, Plan::Gather, Arrange::Sort),
+            (200, 100, Plan::Gather, Arrange::Sort),
+            (30_000, 100, look(13_332), Arrange::Sort),
+            (MILLION / 2, 100, look(800), Arrange::Pick),
+            (MILLION / 2, MILLION / 4, Plan::Gather, Arrange::Pick),
         ] {
-            assert_eq!(Plan::cheapest(found, MILLION, passed, is_exact), plan, "{found} {passed}");
+            assert_eq!(Plan::cheapest(found, MILLION, passed), plan, "{found} {passed}");
+            assert_eq!(Arrange::cheapest(found, MILLION).0, arrange, "{found}");
         }
     }
 }

@@ -5,11 +5,10 @@ use schemas::{
 };
 use serde_json::Value as Content;
 
-use super::{BLOCKS, Block, FIGURES, Figures, Order, SETTINGS, Settings, Summary, TEXTS, block, settings};
+use super::{BLOCKS, Block, Figures, Order, ROOMS, Settings, Summary, TEXTS, block, known};
 use crate::{
     At, Batch, FoldError, StoreError,
     models::{directory, events, membership, state},
-    read::row,
 };
 
 pub(super) fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
@@ -17,7 +16,7 @@ pub(super) fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<()
         Fact::RoomBlocked(f) => set_block(at, f, batch)?,
         Fact::RoomPublished(f) => {
             if let Some(room) = events::room_nid(batch, &f.room)? {
-                relist(room, None, batch)?;
+                relist(room, Vec::new(), batch)?;
             }
         }
         _ => {
@@ -26,8 +25,7 @@ pub(super) fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<()
             if let Some((nid, target)) = effect.redacted(batch)? {
                 changed.extend(redacted(nid, &target, batch)?);
             }
-            let resettled = resettle(effect.head.room, changed, batch)?;
-            relist(effect.head.room, resettled, batch)?;
+            relist(effect.head.room, changed, batch)?;
         }
     }
     Ok(())
@@ -94,18 +92,7 @@ fn redacted(nid: Nid, target: &events::Head, batch: &Batch<'_>) -> Result<Option
     Ok(stands.then(|| Changed { event_type: target.event_type.clone(), event: Some(Event::Known(nid)) }))
 }
 
-/// Settings before and after a change of them.
-struct Resettled {
-    before: Settings,
-    after: Settings,
-}
-
-fn resettle(room: Nid, changed: Vec<Changed>, batch: &mut Batch<'_>) -> Result<Option<Resettled>, FoldError> {
-    if changed.is_empty() {
-        return Ok(None);
-    }
-    let before = settings(batch, room)?;
-    let mut after = before.clone();
+fn resettle(settings: &mut Settings, changed: Vec<Changed>, batch: &Batch<'_>) -> Result<(), StoreError> {
     for Changed { event_type, event } in changed {
         let event = match event {
             Some(Event::Named(id)) => events::nid(batch, &id)?,
@@ -115,13 +102,9 @@ fn resettle(room: Nid, changed: Vec<Changed>, batch: &mut Batch<'_>) -> Result<O
         let text = event.map(|event| events::client(batch, event)).transpose()?.flatten();
         // An object without a field reads like one that is not there.
         let event = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or(Content::Null);
-        set(&mut after, &event_type, &event);
+        set(settings, &event_type, &event);
     }
-    if after == before {
-        return Ok(None);
-    }
-    batch.put(SETTINGS, room.to_bytes(), &after);
-    Ok(Some(Resettled { before, after }))
+    Ok(())
 }
 
 fn set(settings: &mut Settings, event_type: &str, event: &Content) {
@@ -159,30 +142,22 @@ fn is_made_by_sender(version: &str) -> bool {
 }
 
 /// Brings a room's keys to what is true of it now.
-fn relist(room: Nid, resettled: Option<Resettled>, batch: &mut Batch<'_>) -> Result<(), FoldError> {
-    let before: Option<Figures> = row(batch, FIGURES, room.to_bytes())?;
-    if before.is_none() && resettled.as_ref().is_none_or(|settings| settings.after.version.is_none()) {
+fn relist(room: Nid, changed: Vec<Changed>, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let before = known(batch, room)?;
+    let mut after = before.clone();
+    resettle(&mut after.settings, changed, batch)?;
+    if before.figures.is_some() || after.settings.version.is_some() {
+        after.figures = Some(figures(room, batch)?);
+    }
+    if after == before {
         return Ok(());
     }
-    let after = figures(room, batch)?;
-    let moved = before != Some(after);
-    if !moved && resettled.is_none() {
-        return Ok(());
+    if after.id.is_empty() {
+        let Some(named) = events::room(batch, room)? else { return Ok(()) };
+        after.id = named.id;
     }
-    let Some(id) = events::room(batch, room)?.map(|room| room.id) else { return Ok(()) };
-    let (settings_before, settings) = match resettled {
-        Some(Resettled { before, after }) => (before, after),
-        None => {
-            let settings = settings(batch, room)?;
-            (settings.clone(), settings)
-        }
-    };
-    let was = before.map(|figures| Summary { id: id.clone(), settings: settings_before, figures });
-    place(room, was.as_ref(), Some(&Summary { id, settings, figures: after }), batch)?;
-    if moved {
-        batch.put(FIGURES, room.to_bytes(), &after);
-    }
-    Ok(())
+    batch.put(ROOMS, room.to_bytes(), &after);
+    Ok(place(room, before.listed().as_ref(), after.listed().as_ref(), batch)?)
 }
 
 fn figures(room: Nid, batch: &Batch<'_>) -> Result<Figures, StoreError> {

@@ -3,9 +3,9 @@
 //! What is this room called, how large is it, who can join? Which rooms come after this one by that value? Which have a
 //! name like this? How many are there? Is this room blocked?
 //!
-//! Tables: 1 `room -> Settings`, from the current state; 2 `room -> Figures`, of the rooms that are listed; 3 for each order
-//! of the listed rooms an index `value | room id -> room` that counts; 5 `room id -> Block`; 6 the suffixes of the listed
-//! rooms' names and aliases. Both indexes know of each room whether it is public and whether it is empty.
+//! Tables: 3 for each order of the listed rooms an index `value | room id -> room` that counts; 5 `room id -> Block`; 6 the
+//! suffixes of the listed rooms' names and aliases; 7 `room -> Known`. Both indexes know of each room whether it is public and
+//! whether it is empty.
 //!
 //! A room is listed once the create event is in its current state: not if this server knows no more than an invitation to
 //! it. A message changes nothing here, and a change of the state rewrites the keys of those orders whose value changed.
@@ -26,16 +26,15 @@ use crate::{
     suffixes::{Suffixes, Term, Texts},
 };
 
-const SETTINGS: Table = Table { model: Model::Rooms, prefix: 1 };
-const FIGURES: Table = Table { model: Model::Rooms, prefix: 2 };
 const ORDERS: Table = Table { model: Model::Rooms, prefix: 3 };
 const BLOCKS: Table = Table { model: Model::Rooms, prefix: 5 };
+const ROOMS: Table = Table { model: Model::Rooms, prefix: 7 };
 const TEXTS: Suffixes = Suffixes::new(Table { model: Model::Rooms, prefix: 6 }, 0);
 
 /// This model's fold.
 pub const PROJECTION: Projection = Projection {
     model: Model::Rooms,
-    version: 2,
+    version: 3,
     reads: &[Model::Staging, Model::Events, Model::State, Model::Membership, Model::Directory],
     fold: fold::fold,
 };
@@ -97,6 +96,22 @@ pub struct Summary {
     pub figures: Figures,
 }
 
+/// What is kept of a room, listed or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    id: String,
+    settings: Settings,
+    /// None if it isn't listed.
+    figures: Option<Figures>,
+}
+
+impl Known {
+    fn listed(self) -> Option<Summary> {
+        let Self { id, settings, figures } = self;
+        figures.map(|figures| Summary { id, settings, figures })
+    }
+}
+
 /// By which value rooms are listed, as the admin API names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,7 +146,8 @@ pub enum Order {
 }
 
 impl Order {
-    const ALL: [Self; 13] = [
+    /// All of them.
+    pub const ALL: [Self; 13] = [
         Self::Name,
         Self::CanonicalAlias,
         Self::JoinedMembers,
@@ -241,9 +257,7 @@ pub struct Block {
 /// # Errors
 /// When the store fails.
 pub fn summary(read: &dyn Read, room: Nid) -> Result<Option<Summary>, StoreError> {
-    let Some(figures) = row(read, FIGURES, room.to_bytes())? else { return Ok(None) };
-    let settings = settings(read, room)?;
-    Ok(events::room(read, room)?.map(|room| Summary { id: room.id, settings, figures }))
+    Ok(known(read, room)?.listed())
 }
 
 /// What the current state of a room says; nothing of a room that is not known.
@@ -251,7 +265,11 @@ pub fn summary(read: &dyn Read, room: Nid) -> Result<Option<Summary>, StoreError
 /// # Errors
 /// When the store fails.
 pub fn settings(read: &dyn Read, room: Nid) -> Result<Settings, StoreError> {
-    Ok(row(read, SETTINGS, room.to_bytes())?.unwrap_or_default())
+    Ok(known(read, room)?.settings)
+}
+
+fn known(read: &dyn Read, room: Nid) -> Result<Known, StoreError> {
+    Ok(row(read, ROOMS, room.to_bytes())?.unwrap_or_default())
 }
 
 /// The rooms that a filter takes, by one value and, where that is the same, by id; without the first `offset`, and at most

@@ -104,7 +104,8 @@ pub enum Order {
 }
 
 impl Order {
-    const ALL: [Self; 11] = [
+    /// All of them.
+    pub const ALL: [Self; 11] = [
         Self::Name,
         Self::DisplayName,
         Self::Guest,
