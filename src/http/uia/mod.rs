@@ -91,7 +91,7 @@ pub async fn interact(
         }
     }
     if completes || !goes_on {
-        app.channel.tell(session.message());
+        tell(app, &session).await;
     }
     let mut info = UiaaInfo::new(flows.iter().map(|flow| AuthFlow::new(flow.to_vec())).collect());
     info.completed = session.completed();
@@ -118,7 +118,7 @@ pub async fn answer(
     Ok(match checked {
         Ok((stage, passed)) => {
             session.complete(stage, passed);
-            app.channel.tell(session.message());
+            tell(app, &session).await;
             Ok(())
         }
         Err((_, why)) => Err(why),
@@ -149,7 +149,13 @@ async fn find(app: &App, id: Option<&str>) -> Option<Session> {
     app.interactions.get(id)
 }
 
-/// Waits a moment for what other nodes have told. Who can't be heard is done without: the client begins anew.
+/// Tells the other nodes how a session stands, before its client can be there with it.
+async fn tell(app: &App, session: &Session) {
+    app.channel.tell(session.message());
+    catch_up(app).await;
+}
+
+/// Waits a moment for what all nodes have told. Who can't be heard is done without: the client begins anew.
 async fn catch_up(app: &App) {
     let _heard = tokio::time::timeout(CATCH_UP, app.channel.caught_up()).await;
 }

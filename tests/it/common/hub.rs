@@ -1,9 +1,10 @@
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use everfold::nodes::{Channel, Join, Listener, Message, Node, Position, Silent, Told};
@@ -29,6 +30,8 @@ struct State {
     held: BTreeSet<u32>,
     /// These nodes neither tell nor hear, and know it.
     cut_off: BTreeSet<u32>,
+    /// What these nodes tell is on its way for so long.
+    late: BTreeMap<u32, Duration>,
     /// What it picks is heard by nobody.
     lose: Option<Lost>,
 }
@@ -52,6 +55,7 @@ impl Hub {
                 hub: Arc::clone(&hub),
                 position: watch::Sender::new(state.told.len() as Position),
                 node,
+                telling: watch::Sender::new(0),
                 listeners: Mutex::default(),
             });
             drop(state);
@@ -99,6 +103,19 @@ impl Hub {
         self.change(|state| _ = state.cut_off.remove(&node));
     }
 
+    /// What a node tells takes so long from now on.
+    pub fn delay(&self, node: u32, time: Duration) {
+        self.change(|state| _ = state.late.insert(node, time));
+    }
+
+    fn push(&self, told: Told) {
+        self.change(|state| {
+            if !state.cut_off.contains(&told.from.number) && !state.lose.as_ref().is_some_and(|lost| lost(&told)) {
+                state.told.push(told);
+            }
+        });
+    }
+
     /// Loses what `lost` picks, from now on.
     pub fn lose(&self, lost: impl Fn(&Told) -> bool + Send + 'static) {
         self.change(|state| state.lose = Some(Box::new(lost)));
@@ -115,6 +132,8 @@ struct End {
     hub: Arc<Hub>,
     node: Node,
     position: watch::Sender<Position>,
+    /// So much that it has told is on its way.
+    telling: watch::Sender<usize>,
     listeners: Mutex<Vec<Listener>>,
 }
 
@@ -157,10 +176,14 @@ impl Channel for End {
 
     fn tell(&self, message: Message) {
         let told = Told { from: self.node.clone(), message };
-        self.hub.change(|state| {
-            if !state.cut_off.contains(&told.from.number) && !state.lose.as_ref().is_some_and(|lost| lost(&told)) {
-                state.told.push(told);
-            }
+        let late = self.hub.state().late.get(&self.node.number).copied();
+        let Some(time) = late else { return self.hub.push(told) };
+        let (hub, telling) = (Arc::clone(&self.hub), self.telling.clone());
+        telling.send_modify(|telling| *telling += 1);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            hub.push(told);
+            telling.send_modify(|telling| *telling -= 1);
         });
     }
 
@@ -170,6 +193,7 @@ impl Channel for End {
 
     fn caught_up(&self) -> BoxFuture<'_, Result<(), Silent>> {
         async {
+            let told = self.telling.subscribe().wait_for(|telling| *telling == 0).await.is_ok();
             let end = {
                 let state = self.hub.state();
                 if state.cut_off.contains(&self.node.number) {
@@ -178,7 +202,7 @@ impl Channel for End {
                 state.told.len() as Position
             };
             let reached = self.position.subscribe().wait_for(|position| *position >= end).await.is_ok();
-            reached.then_some(()).ok_or_else(|| Silent("gone".into()))
+            (told && reached).then_some(()).ok_or_else(|| Silent("gone".into()))
         }
         .boxed()
     }
