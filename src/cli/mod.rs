@@ -5,7 +5,6 @@ mod config;
 mod documented;
 mod health;
 mod log;
-mod moment;
 mod output;
 mod project;
 mod projections;

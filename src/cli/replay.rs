@@ -7,10 +7,9 @@ use serde::Serialize;
 
 use super::{
     Settings, log,
-    moment::Moment,
     output::{Format, bar, report, time},
 };
-use crate::fold;
+use crate::{fold, log::Moment};
 
 /// Up to where, and into which folder.
 #[derive(Debug, clap::Args)]
@@ -47,7 +46,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     let config = args.settings.load(Vec::new())?;
     let mut out = args.format.output();
     let log = log::open(&config)?;
-    let until = args.until.map_or(Ok(log.tail()), |moment| moment.until(&*log))?;
+    let until = args.until.map_or(Ok(log.tail()), |moment| moment.until(log.tail(), |ms| log.at_time(ms)))?;
     let bar = bar("folding records", until.0);
     let folded = fold::replay(&*log, until, &args.into, &report(&bar));
     bar.finish_and_clear();

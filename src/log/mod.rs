@@ -29,6 +29,7 @@ pub(crate) mod follow;
 mod frozen;
 pub mod kafka;
 pub mod memory;
+mod moment;
 pub mod verify;
 
 #[cfg(test)]
@@ -47,6 +48,7 @@ pub use embedded::{EmbeddedLog, EmbeddedOptions};
 pub use frozen::FrozenLog;
 pub use kafka::KafkaLog;
 pub use memory::MemoryLog;
+pub use moment::Moment;
 
 /// Why a record was not appended.
 #[derive(Debug, Clone, thiserror::Error)]

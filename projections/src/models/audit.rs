@@ -1,11 +1,18 @@
-//! Who did what, when: one row a record, by position, by user and by room. Void records are among them.
+//! Who did what to whom, when and why: one row a record, found by position, by who did it, by whom or what it was done to, by
+//! room and by what was done. Void records are among them.
 //!
-//! Tables: 1 `lsn -> Entry`; 2 `user | lsn -> ()`; 3 `key of the room's state | lsn -> ()`.
+//! Tables: 1 `lsn -> Entry`; 2 `user | lsn -> ()`; 3 `key of the room's state | lsn -> ()`; 4 `target | lsn -> ()`; 5
+//! `fact's number | lsn -> ()`, for facts that are not written all the time; 6 `lsn -> ()`, what administrators did.
+
+mod search;
 
 use std::collections::BTreeSet;
 
-use schemas::{Fact, Header, Key, Lsn, Origin, RecordId, Tag, admission::Void};
+use schemas::{Fact, Header, Key, Lsn, Origin, RecordId, Tag, admission::Void, facts::StateChange};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use search::{Page, Wanted, at_time, page};
 
 use crate::{
     At, Batch, FoldError, Model, Projection, StoreError,
@@ -16,9 +23,19 @@ use crate::{
 const ENTRIES: Table = Table { model: Model::Audit, prefix: 1 };
 const BY_USER: Table = Table { model: Model::Audit, prefix: 2 };
 const BY_ROOM: Table = Table { model: Model::Audit, prefix: 3 };
+const BY_TARGET: Table = Table { model: Model::Audit, prefix: 4 };
+const BY_FACT: Table = Table { model: Model::Audit, prefix: 5 };
+const BY_ADMINISTRATORS: Table = Table { model: Model::Audit, prefix: 6 };
+
+/// Facts that are written all the time, by number: who looks for one of them looks through the trail.
+const FREQUENT: [u16; 10] = [10, 11, 12, 13, 17, 62, 63, 90, 100, 101];
+
+/// So many targets of a record are noted, and so many bytes of each.
+const MAX_TARGETS: usize = 1_000;
+const MAX_TARGET_BYTES: usize = 255;
 
 /// The fold itself is [`fold_record`], which the projector calls once for each record, void or not.
-pub const PROJECTION: Projection = Projection { model: Model::Audit, version: 2, reads: &[], fold: nothing };
+pub const PROJECTION: Projection = Projection { model: Model::Audit, version: 3, reads: &[], fold: nothing };
 
 fn nothing(_: &At<'_>, _: &Fact, _: &mut Batch<'_>) -> Result<(), FoldError> {
     Ok(())
@@ -35,6 +52,10 @@ pub struct Entry {
     pub origin: Origin,
     /// What: numbers of the facts, each once.
     pub facts: Vec<u16>,
+    /// To whom or what: users, rooms, aliases, registration tokens, events.
+    pub targets: Vec<String>,
+    /// The words of whoever did it.
+    pub reason: Option<String>,
     /// Why it had no effect, if it had none.
     pub void: Option<Void>,
 }
@@ -46,11 +67,22 @@ pub(crate) fn fold_record(at: &At<'_>, facts: &[Fact], void: Option<Void>, batch
         id: at.header.id,
         origin: at.header.origin.clone(),
         facts: numbers.into_iter().collect(),
+        targets: targets(&at.header.origin, facts),
+        reason: reason(facts),
         void,
     };
     batch.put(ENTRIES, at.lsn.to_bytes(), &entry);
     if let Some(user) = user(&at.header.origin) {
         batch.put(BY_USER, KeyBuf::new().str(user).lsn(at.lsn), &());
+    }
+    for target in &entry.targets {
+        batch.put(BY_TARGET, KeyBuf::new().str(target).lsn(at.lsn), &());
+    }
+    for number in entry.facts.iter().filter(|number| !FREQUENT.contains(number)) {
+        batch.put(BY_FACT, KeyBuf::new().raw(&number.to_be_bytes()).lsn(at.lsn), &());
+    }
+    if matches!(at.header.origin, Origin::Admin { .. }) {
+        batch.put(BY_ADMINISTRATORS, at.lsn.to_bytes(), &());
     }
     for room in rooms(at.header, facts) {
         batch.put(BY_ROOM, KeyBuf::new().raw(&room.0).lsn(at.lsn), &());
@@ -64,6 +96,48 @@ pub fn user(origin: &Origin) -> Option<&str> {
         Origin::User { user, .. } | Origin::Admin { user } => Some(user),
         _ => None,
     }
+}
+
+/// To whom or what a record does something, besides whoever caused it.
+fn targets(origin: &Origin, facts: &[Fact]) -> Vec<String> {
+    let by_administrator = matches!(origin, Origin::Admin { .. });
+    let mut targets = BTreeSet::new();
+    for fact in facts {
+        match fact {
+            Fact::EventPlaced(f) => targets.extend(members(&f.current)),
+            Fact::EventRestated(f) => targets.extend(members(&f.current)),
+            Fact::EventReported(f) => targets.extend([f.sender.clone(), f.room.clone(), f.event.clone()]),
+            Fact::RoomReported(f) => targets.extend([f.room.clone()]),
+            Fact::UserReported(f) => targets.extend([f.target.clone()]),
+            fact if by_administrator && !FREQUENT.contains(&fact.number()) => targets.extend(subjects(fact)),
+            _ => {}
+        }
+    }
+    let other = |target: &String| target.len() <= MAX_TARGET_BYTES && user(origin) != Some(target);
+    targets.into_iter().filter(other).take(MAX_TARGETS).collect()
+}
+
+/// The users whose memberships a change of state is about.
+fn members(current: &[StateChange]) -> impl Iterator<Item = String> {
+    current.iter().filter(|change| change.event_type == "m.room.member").map(|change| change.state_key.clone())
+}
+
+/// What a fact names, by the names that facts give to what they are about.
+fn subjects(fact: &Fact) -> Vec<String> {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(fact) else { return Vec::new() };
+    let named = ["user", "target", "room", "alias", "token", "event"].map(|name| fields.remove(name));
+    named.into_iter().flatten().filter_map(|value| value.as_str().map(ToOwned::to_owned)).collect()
+}
+
+/// The words of whoever caused a record, as the first of its facts with some has them.
+fn reason(facts: &[Fact]) -> Option<String> {
+    facts.iter().find_map(|fact| match fact {
+        Fact::RoomBlocked(f) => f.reason.clone(),
+        Fact::EventReported(f) => f.reason.clone(),
+        Fact::RoomReported(f) => Some(f.reason.clone()),
+        Fact::UserReported(f) => Some(f.reason.clone()),
+        _ => None,
+    })
 }
 
 /// Whether a record says something about a room: a fact names it, or the decision rested on it. Places and verdicts of
@@ -88,6 +162,7 @@ fn named(fact: &Fact) -> Vec<&str> {
         Fact::EventLearned(f) => Some(&f.room),
         Fact::RoomForgotten(f) => Some(&f.room),
         Fact::RoomBlocked(f) => Some(&f.room),
+        Fact::ExtremitiesRemoved(f) => Some(&f.room),
         Fact::AccountDataSet(f) => f.room.as_ref(),
         Fact::TagSet(f) => Some(&f.room),
         Fact::ReceiptSet(f) => Some(&f.room),

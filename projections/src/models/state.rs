@@ -282,6 +282,25 @@ pub fn as_of(read: &dyn Read, room: Nid, lsn: Lsn) -> Result<State, StoreError> 
     Ok(State { room, tree: tree.unwrap_or_default() })
 }
 
+/// The records that changed the current state of a room, from one on in one direction (inclusive).
+pub fn changed_by(
+    read: &dyn Read,
+    room: Nid,
+    from: Lsn,
+    falling: bool,
+) -> impl Iterator<Item = Result<Lsn, StoreError>> + '_ {
+    let range = if falling {
+        Range::prefix_until(&room.to_bytes(), &from.next().to_bytes()).rev()
+    } else {
+        Range::prefix_from(&room.to_bytes(), &from.to_bytes())
+    };
+    read.scan(HISTORY, range).map(|row| {
+        let (key, _) = row?;
+        let mut parts = KeyReader::new(&key);
+        parts.nid().and_then(|_| parts.lsn()).ok_or_else(|| malformed_key(HISTORY))
+    })
+}
+
 /// The state before an event, if it is known.
 ///
 /// # Errors

@@ -20,13 +20,12 @@ use serde::Serialize;
 use self::trail::{Shown, Trail};
 use super::{
     Settings,
-    moment::Moment,
     output::{Format, Output, bar, report, time},
 };
 use crate::{
     config::{Backend, Config},
     fold::Replayed,
-    log::{EmbeddedLog, KafkaLog, LogReader, Note, ReadError, amendments::Amendment, genesis},
+    log::{EmbeddedLog, KafkaLog, LogReader, Moment, Note, ReadError, amendments::Amendment, genesis},
 };
 
 /// What to do with the log.
@@ -279,7 +278,7 @@ fn tail(trail: &Trail, from: Option<Moment>, lines: usize, filter: &Filter, out:
     let (end, server) = (trail.log.tail(), server(&*trail.log)?);
     let close = Lsn((end.0 + 1).saturating_sub(lines as u64)).max(Lsn::FIRST);
     let start = match from {
-        Some(moment) => moment.from(&*trail.log)?,
+        Some(moment) => moment.from(trail.log.tail(), |ms| trail.log.at_time(ms))?,
         // Unless the log has gaps there.
         None if filter.takes_all() && trail.log.read(close, lines, usize::MAX)?.len() >= lines => close,
         None => Lsn::FIRST,
@@ -340,8 +339,9 @@ fn dump(
     filter: &Filter,
     out: &mut Output,
 ) -> anyhow::Result<()> {
-    let from = from.map_or(Ok(Lsn::FIRST), |moment| moment.from(&*trail.log))?;
-    let until = until.map_or(Ok(trail.log.tail()), |moment| moment.until(&*trail.log))?;
+    let at_time = |ms| trail.log.at_time(ms);
+    let from = from.map_or(Ok(Lsn::FIRST), |moment| moment.from(trail.log.tail(), at_time))?;
+    let until = until.map_or(Ok(trail.log.tail()), |moment| moment.until(trail.log.tail(), at_time))?;
     let server = server(&*trail.log)?;
     // Beside the records themselves it would only be in the way.
     let bar = if std::io::stdout().is_terminal() { ProgressBar::hidden() } else { bar("records", until.0) };

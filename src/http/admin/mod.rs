@@ -1,6 +1,7 @@
 //! What administrators of the server do, with the paths and shapes of Synapse's admin API, so that its tools work. What
 //! has no counterpart there lies under `/_everfold/admin/v1/`.
 
+mod audit;
 mod notices;
 pub mod params;
 mod projections;
@@ -32,6 +33,7 @@ use super::{
 /// All of it.
 pub(super) fn routes() -> Router<App> {
     Router::new()
+        .merge(audit::routes())
         .merge(notices::routes())
         .merge(projections::routes())
         .merge(register::routes())

@@ -1,4 +1,5 @@
 mod access;
+mod audit;
 mod notices;
 mod projections;
 mod registration_tokens;

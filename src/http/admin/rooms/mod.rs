@@ -7,6 +7,8 @@ mod extremities;
 mod hierarchy;
 mod list;
 
+pub(super) use details::{Members, WholeState, shown};
+
 use axum::{Router, http::StatusCode};
 use projections::{
     View,
@@ -74,7 +76,7 @@ impl From<Summary> for Row {
 ///
 /// # Errors
 /// 404 `M_NOT_FOUND`.
-pub(in crate::http::admin) fn known(view: &View, room: &str) -> Result<Nid, ApiError> {
+pub(super) fn known(view: &View, room: &str) -> Result<Nid, ApiError> {
     model::room_nid(view, room)?.ok_or_else(|| ApiError::not_found("Room not found"))
 }
 

@@ -5,14 +5,12 @@ use std::str::FromStr;
 use schemas::Lsn;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::log::{LogReader, ReadError};
-
 /// As many milliseconds after 1970 as this were over in 1973: no time on any log is before, and hardly an Lsn beyond.
 const EARLIEST_MS: u64 = 100_000_000_000;
 
 /// An Lsn, or a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
+pub enum Moment {
     /// An Lsn if the log goes so far, else milliseconds since the Unix epoch.
     Number(u64),
     /// Milliseconds since the Unix epoch.
@@ -38,20 +36,26 @@ impl FromStr for Moment {
 }
 
 impl Moment {
-    /// The last record at or before it.
-    pub fn until(self, log: &dyn LogReader) -> Result<Lsn, ReadError> {
-        match self.or_lsn(log.tail()) {
+    /// The last record at or before it, on a log that goes so far; `at_time` finds that of a time.
+    ///
+    /// # Errors
+    /// When a time can't be found.
+    pub fn until<E>(self, tail: Lsn, at_time: impl FnOnce(u64) -> Result<Lsn, E>) -> Result<Lsn, E> {
+        match self.or_lsn(tail) {
             Ok(lsn) => Ok(lsn),
-            Err(ms) => log.at_time(ms),
+            Err(ms) => at_time(ms),
         }
     }
 
     /// The first position at or after it, whether or not there is a record yet.
-    pub fn from(self, log: &dyn LogReader) -> Result<Lsn, ReadError> {
-        match self.or_lsn(log.tail()) {
+    ///
+    /// # Errors
+    /// When a time can't be found.
+    pub fn from<E>(self, tail: Lsn, at_time: impl FnOnce(u64) -> Result<Lsn, E>) -> Result<Lsn, E> {
+        match self.or_lsn(tail) {
             Ok(lsn) => Ok(lsn),
             Err(0) => Ok(Lsn::FIRST),
-            Err(ms) => Ok(log.at_time(ms - 1)?.next()),
+            Err(ms) => Ok(at_time(ms - 1)?.next()),
         }
     }
 
@@ -65,20 +69,13 @@ impl Moment {
 
 #[cfg(test)]
 mod tests {
-    use ruma::server_name;
-
     use super::*;
-    use crate::{
-        clock::{SimulatedClock, SimulatedRandom},
-        commands::found,
-        log::MemoryLog,
-    };
 
-    #[tokio::test]
-    async fn moments_are_lsns_or_times() {
+    #[test]
+    fn moments_are_lsns_or_times() {
         const BEGIN: u64 = 1_700_000_000_000;
-        let log = MemoryLog::new();
-        found(&log, server_name!("a"), &SimulatedClock::at(BEGIN), &SimulatedRandom::seeded(1)).await.unwrap();
+        // A log of one record.
+        let at_time = |ms: u64| Ok::<_, ()>(if ms < BEGIN { Lsn::ZERO } else { Lsn::FIRST });
         for (text, from, until) in [
             ("0", 0, 0),
             ("1", 1, 1),
@@ -94,7 +91,8 @@ mod tests {
             ("2023-11-14T22:13:19.999Z", 1, 0),
         ] {
             let moment: Moment = text.parse().unwrap();
-            assert_eq!((moment.from(&log).unwrap(), moment.until(&log).unwrap()), (Lsn(from), Lsn(until)), "{text}");
+            let found = (moment.from(Lsn::FIRST, at_time).unwrap(), moment.until(Lsn::FIRST, at_time).unwrap());
+            assert_eq!(found, (Lsn(from), Lsn(until)), "{text}");
         }
         for text in ["", "-1", "yesterday", "2023-11-14", "1969-12-31T00:00:00Z", "ms"] {
             assert!(text.parse::<Moment>().is_err(), "{text}");
