@@ -49,6 +49,7 @@ pub async fn user(commands: &Commands, name: &str) -> Sender {
         kind: UserKind::Regular,
         registration_token: None,
         display_name: None,
+        user_type: None,
         expires_at_ms: None,
     };
     let tokens = Pair { access: Sha256::digest(name).into(), access_expires_at_ms: None, refresh: None };

@@ -6,7 +6,7 @@ use schemas::{
     Draft, Json, Key, Origin, Part, Tag,
     facts::{
         AccountDeactivated, AccountValiditySet, PasswordSet, ProfileFieldSet, RegistrationTokenRemoved,
-        RegistrationTokenSet, UserKind, UserRegistered,
+        RegistrationTokenSet, UserKind, UserRegistered, UserTypeSet,
     },
 };
 
@@ -32,6 +32,8 @@ pub struct NewAccount {
     pub registration_token: Option<String>,
     /// What others see it called.
     pub display_name: Option<String>,
+    /// What sort of user administrators take this one for.
+    pub user_type: Option<String>,
     /// When it expires, milliseconds since the Unix epoch, if it does.
     pub expires_at_ms: Option<u64>,
 }
@@ -121,6 +123,9 @@ pub(super) fn begin(view: &View, account: &NewAccount, now_ms: u64) -> Result<Dr
     if let Some(name) = &account.display_name {
         let value = Some(Json::from(serde_json::json!(name).to_string()));
         draft.facts.push(ProfileFieldSet { user: user.into(), field: "displayname".into(), value }.into());
+    }
+    if let Some(user_type) = &account.user_type {
+        draft.facts.push(UserTypeSet { user: user.into(), user_type: Some(user_type.clone()) }.into());
     }
     if let Some(end) = account.expires_at_ms {
         draft.facts.push(AccountValiditySet { user: user.into(), expires_at_ms: Some(end) }.into());

@@ -137,6 +137,7 @@ impl Notices<'_> {
             kind: UserKind::Regular,
             registration_token: None,
             display_name: None,
+            user_type: None,
             expires_at_ms: None,
         };
         match register(self.commands, from.origin(), account, None).await {

@@ -148,6 +148,7 @@ async fn register(server: &TestServer, name: &str) -> Result<(), Error> {
         kind: UserKind::Regular,
         registration_token: Some("once".into()),
         display_name: None,
+        user_type: None,
         expires_at_ms: None,
     };
     accounts::register(&server.app().commands, Origin::Server, account, None).await

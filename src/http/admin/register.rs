@@ -14,6 +14,7 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::{params::unknown, users::USER_TYPES};
 use crate::{
     clock::Random,
     commands::accounts::{self as commands, NewAccount, check_free, new_user_id},
@@ -127,6 +128,9 @@ async fn register(State(app): State<App>, Json(req): Json<Request>) -> Result<ax
     if !is_authentic(&app.shared_secret.secret, &req) {
         return Err(ApiError::forbidden("the HMAC is wrong"));
     }
+    if req.user_type.as_ref().is_some_and(|given| !USER_TYPES.contains(&given.as_str())) {
+        return Err(unknown("Invalid user type"));
+    }
     let user_id = new_user_id(&app.config.server_name, &req.username)?;
     check_free(&app.view()?, &user_id)?;
     passwords::check_strength(&app, &req.password)?;
@@ -137,6 +141,7 @@ async fn register(State(app): State<App>, Json(req): Json<Request>) -> Result<ax
         kind: UserKind::Regular,
         registration_token: None,
         display_name: req.displayname,
+        user_type: req.user_type,
         expires_at_ms: app.config.account_validity.end_of_new(app.clock.now_ms()),
     };
     let home_server = app.config.server_name.clone();

@@ -71,6 +71,7 @@ async fn register(app: App, req: Matrix<register::Request>) -> Result<register::
         kind: UserKind::Regular,
         registration_token: passed.registration_token,
         display_name: None,
+        user_type: None,
         expires_at_ms: app.config.account_validity.end_of_new(app.clock.now_ms()),
     };
     begin(&app, account, req.body).await
@@ -96,6 +97,7 @@ async fn register_guest(app: &App) -> Result<register::Response, ApiError> {
         kind: UserKind::Guest,
         registration_token: None,
         display_name: None,
+        user_type: None,
         expires_at_ms: app.config.account_validity.end_of_new(app.clock.now_ms()),
     };
     // Guests can choose neither their device nor to be without a session.

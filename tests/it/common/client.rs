@@ -73,12 +73,20 @@ impl Client {
 
     /// Registers by the shared secret; the password is `password of NAME`.
     pub async fn register_by_secret(&self, name: &str, secret: &str, admin: bool) -> Reply {
+        self.register_as(name, secret, admin, None).await
+    }
+
+    /// The same for a user of some type.
+    pub async fn register_as(&self, name: &str, secret: &str, admin: bool, user_type: Option<&str>) -> Reply {
         let nonce = self.get("/_synapse/admin/v1/register").await.ok()["nonce"].as_str().unwrap().to_owned();
         let password = format!("password of {name}");
         let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).unwrap();
-        mac.update([nonce.as_str(), name, &password, if admin { "admin" } else { "notadmin" }].join("\0").as_bytes());
+        let parts = [nonce.as_str(), name, &password, if admin { "admin" } else { "notadmin" }];
+        mac.update(parts.into_iter().chain(user_type).collect::<Vec<_>>().join("\0").as_bytes());
         let mac = hex::encode(mac.finalize().into_bytes());
-        let body = json!({ "nonce": nonce, "username": name, "password": password, "admin": admin, "mac": mac });
+        let body = json!({
+            "nonce": nonce, "username": name, "password": password, "admin": admin, "user_type": user_type, "mac": mac,
+        });
         self.post("/_synapse/admin/v1/register", body).await
     }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    Admin, existing, field, local,
+    Admin, USER_TYPES, existing, field, local,
     params::{Body, MaybeBody, unknown},
 };
 use crate::{
@@ -36,8 +36,6 @@ use crate::{
     },
 };
 
-/// What a user may be taken for, besides a person.
-const USER_TYPES: &[&str] = &["support", "bot"];
 /// The longest password.
 const MAX_PASSWORD_CHARS: usize = 512;
 
@@ -152,6 +150,7 @@ async fn put(
         registration_token: None,
         // Where a name is given, the change has it.
         display_name: change.display_name.is_none().then(|| user.localpart().to_owned()),
+        user_type: None,
         expires_at_ms: app.config.account_validity.end_of_new(app.clock.now_ms()),
     };
     let status = match users::put(&app.commands, admin.origin(), new, change).await? {

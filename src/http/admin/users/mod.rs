@@ -34,6 +34,9 @@ use crate::{
     http::{App, reply::ApiError},
 };
 
+/// What a user may be taken for, besides a person.
+pub(super) const USER_TYPES: &[&str] = &["support", "bot"];
+
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .merge(list::routes())

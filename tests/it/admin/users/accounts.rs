@@ -75,6 +75,11 @@ async fn an_account_is_made_whole_with_one_record() {
     let anna = server.client().logged_in(&server.client().log_in("anna", "password of anna", json!({})).await.ok());
     assert_eq!(anna.get("/account/3pid").await.ok()["threepids"], shown["threepids"]);
 
+    server.client().register_as("helper", "shared", false, Some("support")).await.ok();
+    let helper = admin.get("/_synapse/admin/v2/users/@helper:test.example").await.ok();
+    assert_eq!(helper["user_type"], "support");
+    let king = server.client().register_as("king", "shared", false, Some("king")).await;
+    assert_eq!(king.error(), (400, "M_UNKNOWN"));
     let plain = admin.put("/_synapse/admin/v2/users/@plain:test.example", json!({})).await;
     assert_eq!((plain.status.as_u16(), &plain["displayname"]), (201, &json!("plain")));
     server.finish().await;

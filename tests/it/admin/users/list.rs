@@ -105,6 +105,13 @@ async fn users_are_filtered_and_stand_in_every_order() {
     assert_eq!((&bert["user_type"], &bert["shadow_banned"]), (&json!("bot"), &json!(true)));
     assert_eq!((&bert["displayname"], &bert["creation_ts"]), (&json!(null), &json!(1_700_000_002_000_u64)));
 
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn what_the_list_can_not_be_asked_is_refused() {
+    let server = TestServer::start().await;
+    let admin = server.admin("root").await;
     for (query, message) in [
         ("from=x", "Query parameter from must be an integer"),
         ("limit=-1", "Query parameter limit must be a positive integer."),
