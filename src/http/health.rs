@@ -103,7 +103,7 @@ impl Vitals {
     /// 200 if what is on the log is folded and no other node is in this one's way, else 503.
     async fn ready(&self, conflict: Option<String>) -> Response {
         let tail = self.reader.tail();
-        let stopped = self.progress.stopped().map(|stopped| stopped.to_string());
+        let stopped = self.progress.stopped().map(|stopped| stopped.to_string()).or_else(|| self.reader.failed());
         let ready = stopped.is_none() && conflict.is_none() && self.progress.reached(tail, CAUGHT_UP_WITHIN).await;
         let folded = self.progress.cursor().lsn;
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -149,6 +149,11 @@ pub trait LogReader: Send + Sync + 'static {
         Ok(self.tail())
     }
 
+    /// Why the log is neither appended to nor followed any more, until it is opened anew; none while it is well.
+    fn failed(&self) -> Option<String> {
+        None
+    }
+
     /// Makes a copy of a log that lies on this machine, as it is now, in a folder that isn't there yet. Says up to where
     /// that is; none if the log lies elsewhere, and nothing was made. Blocks on disk.
     ///

@@ -6,8 +6,11 @@ use std::{
 };
 
 use everfold::log::{EmbeddedLog, EmbeddedOptions, Log};
+use http::StatusCode;
 use rdkafka::{
     ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
 };
 use schemas::{
@@ -17,7 +20,7 @@ use schemas::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::{broker, served::Place};
+use crate::{broker, client::Client, served::Place};
 
 /// How long something may take that must happen.
 const LONG: Duration = Duration::from_secs(60);
@@ -96,6 +99,40 @@ async fn nothing_is_copied_into_a_topic_that_a_server_runs_on() {
     let why = place.refusal(&back);
     assert!(why.contains("the target holds something else than the source"), "{why}");
     place.check();
+}
+
+#[tokio::test]
+async fn a_topic_that_is_made_anew_under_a_server_is_noticed() {
+    let Some(brokers) = broker::address() else { return };
+    let place = Place::on(&brokers);
+    let served = place.start();
+    let alice = served.register("alice").await;
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+    let options = AdminOptions::new().operation_timeout(Some(LONG));
+    admin.delete_topics(&[place.topic()], &options).await.unwrap().remove(0).unwrap();
+    let began = Instant::now();
+    let made = NewTopic::new(place.topic(), 1, TopicReplication::Fixed(1));
+    while admin.create_topics([&made], &options).await.unwrap().remove(0).is_err() {
+        assert!(began.elapsed() < LONG, "the brokers don't forget the topic");
+    }
+    let health = Client::new(served.url.clone());
+    let why = loop {
+        let ready = health.get("/health/ready").await;
+        if ready.status == StatusCode::SERVICE_UNAVAILABLE {
+            break ready.json["stopped"].as_str().unwrap().to_owned();
+        }
+        assert!(began.elapsed() < LONG, "nothing is noticed: {}", ready.text);
+    };
+    assert!(why.contains("has lost records or was made anew while the server ran"), "{why}");
+    let refused = alice.post("/createRoom", json!({})).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.text.contains("was made anew"), "{}", refused.text);
+    let whoami = alice.get("/account/whoami").await.ok();
+    assert_eq!(whoami["user_id"], "@alice:test.example", "what is folded can be read");
+    served.stop();
+    let why = place.refusal(&["serve", "--server-name", "test.example", "--listen", "127.0.0.1:0"]);
+    assert!(why.contains("can't hold a log"), "{why}");
 }
 
 #[tokio::test]

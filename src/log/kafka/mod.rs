@@ -216,10 +216,13 @@ impl LogReader for KafkaReader {
         let (_, end) = self.scout.range(ASK).map_err(ReadError::Backend)?;
         if !self.shared.reach(end, PATIENCE) {
             let late = || format!("the topic goes up to offset {end}, but the brokers don't give all of it");
-            let broken = self.shared.state().broken.clone();
-            return Err(ReadError::Backend(broken.unwrap_or_else(late)));
+            return Err(ReadError::Backend(self.failed().unwrap_or_else(late)));
         }
         Ok(self.tail())
+    }
+
+    fn failed(&self) -> Option<String> {
+        self.shared.state().broken.clone()
     }
 
     fn amendments(&self) -> Amendments {
@@ -257,6 +260,10 @@ macro_rules! read_through {
 
             fn refresh(&self) -> Result<Lsn, ReadError> {
                 self.reader.refresh()
+            }
+
+            fn failed(&self) -> Option<String> {
+                self.reader.failed()
             }
 
             fn amendments(&self) -> Amendments {
