@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An administrator uses synadm: every verb for rooms, registration tokens, notices and the version.
+"""An administrator uses synadm: every verb for rooms, users, registration tokens, notices and the version.
 
 synadm's own commands run in this process, as its command line would run them, and what they print is looked at. The
 server needs a shared secret for registration, and server notices (server_notices.localpart).
@@ -24,9 +24,10 @@ from click.testing import CliRunner
 from synadm import cli
 
 #: The groups of verbs that are used, each whole.
-GROUPS = ["room", "regtok", "notice", "matrix"]
+GROUPS = ["room", "user", "regtok", "notice", "matrix"]
 #: Verbs about what the server does not have yet.
-WITHOUT = {("room", verb) for verb in ["delete", "delete-status", "purge-empty"]}
+WITHOUT = {("user", "media"), ("user", "redact"), ("user", "redact-status")}
+WITHOUT |= {("room", verb) for verb in ["delete", "delete-status", "purge-empty"]}
 
 used = set()
 
@@ -86,6 +87,9 @@ class Person:
     def join(self, room, status=200):
         return self.ask("POST", f"/join/{room}", {}, status)
 
+    def device(self):
+        return self.ask("GET", "/account/whoami")["device_id"]
+
     def rooms(self):
         return self.ask("GET", "/joined_rooms")["joined_rooms"]
 
@@ -101,6 +105,14 @@ def register(name, admin=False):
     reply = requests.post(url, json=body, timeout=60)
     expect(reply.status_code == 200, f"{name} is registered: {reply.text}")
     return Person(name, reply.json())
+
+
+def log_in(name, password):
+    """A new session, or the status and code of the refusal."""
+    identifier = {"type": "m.id.user", "user": name}
+    body = {"type": "m.login.password", "identifier": identifier, "password": password}
+    reply = requests.post(f"{args.url}/_matrix/client/v3/login", json=body, timeout=60)
+    return Person(name, reply.json()) if reply.status_code == 200 else (reply.status_code, reply.json()["errcode"])
 
 
 def version():
@@ -129,7 +141,7 @@ def registration_tokens():
     expect(gone == {"errcode": "M_NOT_FOUND", "error": "No such registration token: come-in"}, f"it is gone: {gone}")
 
 
-def notices(admin):
+def notices():
     anna, bert = register("noticed-anna"), register("noticed-bert")
     sent = answer("notice", "send", anna.id, "plain words", "<b>formatted words</b>")
     expect(sent[0]["event_id"].startswith("$"), f"a notice is sent: {sent}")
@@ -204,6 +216,68 @@ def rooms(admin):
     bert.join(yard)
 
 
+def users(admin):
+    made = answer("user", "modify", "user-anna", "--password", "a long password", "--display-name", "Anna",
+                  "--threepid", "email", "anna@example.org", "--user-type", "bot", "--admin")
+    anna = f"@user-anna:{SERVER}"
+    for key, value in {"name": anna, "displayname": "Anna", "admin": True, "user_type": "bot"}.items():
+        expect(made[key] == value, f"{key} is {value}: {made}")
+    expect(answer("user", "details", anna)["threepids"][0]["address"] == "anna@example.org", "the address is kept")
+    expect(answer("user", "3pid", "anna@example.org") == {"user_id": anna}, "and finds the user")
+    changed = answer("user", "modify", anna, "--no-admin", "--clear-threepids", "--user-type", "regular", "--lock")
+    expect(not changed["admin"] and changed["threepids"] == [] and changed["locked"], f"all of it changes: {changed}")
+    expect(log_in("user-anna", "a long password")[0] in (401, 403), "who is locked can't log in")
+    expect(not answer("user", "modify", anna, "--unlock")["locked"], "and is unlocked")
+    session = log_in("user-anna", "a long password")
+    expect(session.id == anna, f"anna logs in: {session}")
+
+    listed = answer("user", "list", "--name", "user-anna")
+    expect(listed["total"] == 1 and listed["users"][0]["name"] == anna, f"anna is listed: {listed}")
+    expect(answer("user", "list", "--admins", "--sort-by", "creation_ts")["users"][0]["name"] == admin.id, "the first")
+    everybody = answer("user", "list", "--limit", "1")
+    expect(len(everybody["users"]) == 1 and everybody["next_token"] == "1", f"a page of one: {everybody}")
+    expect(anna in synadm("user", "list", "--user-id", anna, output="human"), "a person can read the list")
+    expect(anna in synadm("user", "search", "ANNA"), "anna is found in any case")
+    provider = answer("user", "auth-provider", "--provider", "none", "nobody")
+    expect(provider["errcode"] == "M_NOT_FOUND", f"nobody came by that way: {provider}")
+
+    room = session.room(room_alias_name="annas")
+    member = answer("user", "membership", anna)
+    expect(member == {"joined_rooms": [f"#annas:{SERVER}"], "total": 1}, f"anna is in one room: {member}")
+    expect(answer("user", "whois", anna)["user_id"] == anna, "whois tells of anna")
+    expect("M_" not in synadm("user", "password", anna, "--password", "another password", "--no-logout"), "a password")
+    session.rooms()
+    expect(log_in("user-anna", "another password").id == anna, "it is good")
+    borrowed = answer("user", "login", anna, "--expire-days", "1")
+    acting = Person("user-anna", {"user_id": anna, **borrowed})
+    expect(acting.rooms() == [room], "an administrator acts as anna")
+
+    expect(answer("user", "suspend", anna) == {f"user_{anna}_suspended": True}, "anna is suspended")
+    expect(answer("user", "details", anna)["suspended"], "as the details say")
+    session.ask("PUT", f"/rooms/{room}/send/m.room.message/s", {"body": "no"}, status=403)
+    expect(answer("user", "suspend", anna, "--unsuspend") == {f"user_{anna}_suspended": False}, "no longer")
+    expect(answer("user", "shadow-ban", anna) == {}, "anna is banned in the shadow")
+    expect(answer("user", "details", anna)["shadow_banned"], "as the details say")
+    expect(answer("user", "shadow-ban", anna, "--unban") == {}, "no longer")
+
+    prune = ["user", "prune-devices", anna, "--timestamp", "--device-id", session.device()]
+    expect(len(answer(*prune, "--list-only")) == 1, "one device would go")
+    session.rooms()
+    expect(len(answer(*prune)) == 1, "it goes")
+    session.ask("GET", "/joined_rooms", status=401)
+
+    gone = answer("user", "deactivate", anna, "--gdpr-erase")
+    expect(gone == {"id_server_unbind_result": "success"}, f"anna's account ends: {gone}")
+    details = answer("user", "details", anna)
+    expect(details["deactivated"] and details["erased"], f"as the details say: {details}")
+    expect(answer("user", "membership", anna, "--ids")["total"] == 0, "anna is in no room")
+    for name in ["regex-one", "regex-two"]:
+        register(name)
+    expect("Would deactivate: @regex-one" in synadm("user", "deactivate-regex", "@regex-.*", "--dry-run"), "who would go")
+    synadm("user", "deactivate-regex", "@regex-.*")
+    expect(answer("user", "details", f"@regex-two:{SERVER}")["deactivated"], "and is gone")
+
+
 def main():
     global CONFIG, SERVER
     admin = register("root", admin=True)
@@ -216,8 +290,9 @@ def main():
     version()
     registration_tokens()
     matrix(admin)
-    notices(admin)
+    notices()
     rooms(admin)
+    users(admin)
     all_verbs = {(group, verb) for group in GROUPS for verb in cli.root.commands[group].commands}
     expect(all_verbs - WITHOUT <= used, f"every verb was used, not all but {sorted(all_verbs - WITHOUT - used)}")
 
