@@ -1,7 +1,5 @@
 //! A page of rows in one of several orders, at any offset, with or without a term to search for, and how many there are.
 
-use std::collections::HashSet;
-
 use schemas::Nid;
 
 use crate::{
@@ -172,12 +170,13 @@ impl Listing<'_> {
         &self,
         search: &Search<'_>,
         arrange: Arrange,
-        found: Vec<Nid>,
+        mut found: Vec<Nid>,
         wanted: Wanted,
     ) -> Result<Vec<Nid>, StoreError> {
         if arrange == Arrange::Pick {
-            let found: HashSet<Nid> = found.into_iter().collect();
-            return Ok(self.from_nearer_end(wanted, u64::MAX, &|row| Ok(found.contains(&row)))?.unwrap_or_default());
+            found.sort_unstable();
+            let is_found = |row| Ok(found.binary_search(&row).is_ok());
+            return Ok(self.from_nearer_end(wanted, u64::MAX, &is_found)?.unwrap_or_default());
         }
         let places: Result<Vec<_>, StoreError> = found.into_iter().map(|row| Ok(((search.place)(row)?, row))).collect();
         let mut places = places?;

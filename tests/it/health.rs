@@ -47,8 +47,8 @@ async fn a_projector_shows_its_own_health_and_figures_and_nothing_else() {
     for elsewhere in ["/_matrix/client/versions", "/_synapse/admin/v1/server_version", "/"] {
         assert_eq!(client.get(elsewhere).await.status, StatusCode::NOT_FOUND, "{elsewhere}");
     }
-    server.stop().await;
     projector.stop().await;
+    server.finish().await;
     let quiet = Projector::start(&TestServer::config(folder.path(), &[]), World::default()).await.unwrap();
     assert!(quiet.addresses().is_empty(), "unless it is wanted");
     quiet.stop().await;
