@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Model, StoreError,
+    purge::Removed,
     read::{Range, Read, Row, Rows, Table},
     store::Families,
 };
@@ -27,6 +28,8 @@ pub struct Touched {
     pub users: BTreeSet<String>,
     /// Users whose devices or identity keys have changed, which concerns all who share a room with them.
     pub device_lists: BTreeSet<String>,
+    /// There is a new job.
+    pub jobs: bool,
     /// It is not known what: everybody is to look.
     pub everything: bool,
 }
@@ -35,6 +38,7 @@ impl Touched {
     /// Adds what another commit touched. Beyond so many names it is everything.
     pub fn add(&mut self, other: &Self, at_most: usize) {
         self.everything |= other.everything;
+        self.jobs |= other.jobs;
         if !self.everything {
             self.rooms.extend(&other.rooms);
             self.users.extend(other.users.iter().cloned());
@@ -171,6 +175,11 @@ impl<'a> Batch<'a> {
         self.touched.device_lists.insert(user.to_owned());
     }
 
+    /// Wakes who does the jobs of administrators.
+    pub fn touch_jobs(&mut self) {
+        self.touched.jobs = true;
+    }
+
     /// What the fold cost so far.
     #[must_use]
     pub fn cost(&self) -> Cost {
@@ -181,6 +190,35 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What of the base it deletes, and puts nothing in its place.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn removed(&self) -> Result<Removed, StoreError> {
+        let mut removed = Removed::default();
+        let mut count = |(key, value): Row| {
+            removed.keys += 1;
+            removed.bytes += (key.len() + 1 + value.len()) as u64;
+        };
+        for (model, changes) in &self.changes {
+            let table = |key: &[u8]| Some((Table { model: *model, prefix: *key.first()? }, key.get(1..)?.to_vec()));
+            for (key, _) in changes.rows.iter().filter(|(_, value)| value.is_none()) {
+                let Some((table, key)) = table(key) else { continue };
+                if let Some(value) = self.base.get(table, &key)? {
+                    count((key, value));
+                }
+            }
+            for (from, to) in &changes.dropped {
+                let Some((table, from)) = table(from) else { continue };
+                let to = to.strip_prefix(&[table.prefix]).map(ToOwned::to_owned);
+                for row in self.base.scan(table, Range { from, to, reverse: false }) {
+                    count(row?);
+                }
+            }
+        }
+        Ok(removed)
     }
 
     /// The changes as one RocksDB batch, and what they touched.

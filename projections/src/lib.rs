@@ -15,6 +15,7 @@ pub mod pdu;
 mod position;
 mod projection;
 mod projector;
+pub mod purge;
 pub mod read;
 mod store;
 mod suffixes;

@@ -5,6 +5,7 @@ use schemas::{DecodeError, FORMAT, Fact, Lsn, Record, admission::Void};
 use crate::{
     At, Batch, Cost, Cursor, FoldError, Generations, Model, Projection, Read, Store, StoreError, Touched, View,
     models::{self, admission, audit, staging},
+    purge,
     store::Generation,
 };
 
@@ -252,7 +253,7 @@ fn fold_record(
     Ok(None)
 }
 
-fn fold_fact(
+pub(crate) fn fold_fact(
     at: &mut At<'_>,
     fact: &Fact,
     models: &[&'static Projection],
@@ -260,6 +261,7 @@ fn fold_fact(
 ) -> Result<(), FoldError> {
     for projection in models {
         (projection.fold)(at, fact, batch)?;
+        purge::fold(projection.model, fact, batch)?;
     }
     at.index = at.index.checked_add(1).ok_or_else(|| at.refuse("it has more than 65,535 facts"))?;
     Ok(())

@@ -80,7 +80,19 @@ impl Commands {
         change: Move,
         reason: Option<String>,
     ) -> Result<(), Error> {
-        let request = Request::from(&sender);
+        self.change_membership_by(Request::from(&sender), sender, room, target, change, reason).await
+    }
+
+    /// Like [`Commands::change_membership`], for what is done once.
+    pub(super) async fn change_membership_by(
+        &self,
+        request: Request,
+        sender: Sender,
+        room: &RoomId,
+        target: OwnedUserId,
+        change: Move,
+        reason: Option<String>,
+    ) -> Result<(), Error> {
         let parts = Arc::clone(self.parts());
         let at = now(&parts);
         let job = Change { parts, room: room.to_owned(), sender, target, change, reason, at };

@@ -19,6 +19,7 @@ mod genesis;
 pub mod guards;
 pub mod handover;
 pub mod inbound;
+pub mod jobs;
 pub mod keys;
 pub mod lane;
 pub mod leases;

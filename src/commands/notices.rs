@@ -191,7 +191,7 @@ impl Notices<'_> {
             request.initial_state = vec![Raw::from_json(raw(avatar)?)];
         }
         let along = NoticeRoom { from: from.user.clone(), to: to.to_owned() };
-        self.commands.create_room_along(from.clone(), request, self.version.clone(), along).await
+        self.commands.create_room_by(from.into(), from.clone(), request, self.version.clone(), along).await
     }
 }
 

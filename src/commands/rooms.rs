@@ -16,12 +16,12 @@ use ruma::{
     room_version_rules::RoomVersionRules,
 };
 use schemas::{
-    Draft, Fact, Key, Read, Tag,
+    Draft, Fact, Key, Lsn, Read, Tag,
     facts::{EventPlaced, Placement, StateBase, StateBefore, StateChange, Verdict, Visibility},
 };
 
 use super::{
-    Commands, Decision, Error, Parts, Refusal, Sender,
+    Commands, Decision, Error, Parts, Refusal, Request, Sender,
     directory::{claim_alias, publish},
     guards::{active, user_status},
     room::now,
@@ -67,12 +67,14 @@ impl Commands {
         request: create_room::Request,
         default_version: RoomVersionId,
     ) -> Result<OwnedRoomId, Error> {
-        self.create_room_along(sender, request, default_version, ()).await
+        self.create_room_by(Request::from(&sender), sender, request, default_version, ()).await
     }
 
-    /// Like [`Commands::create_room`], with something else that is decided along with it.
-    pub(super) async fn create_room_along(
+    /// Like [`Commands::create_room`], with something else that is decided along with it; of what is done once, a repeat
+    /// gives the room of the first time.
+    pub(super) async fn create_room_by(
         &self,
+        by: Request,
         sender: Sender,
         request: create_room::Request,
         default_version: RoomVersionId,
@@ -87,7 +89,7 @@ impl Commands {
             .map_err(|error| Error::Internal(format!("a room id of this server can't be made: {error}")))?;
         let version = request.room_version.clone().unwrap_or(default_version);
         let mut at = now(&parts);
-        self.execute(&sender.clone(), move |view| {
+        let decide = move |view: &View| {
             if let Some(room) = along.instead(view)? {
                 return Ok(Decision::Reply(room));
             }
@@ -117,9 +119,17 @@ impl Commands {
             }
             along.add(view, &id, &mut draft)?;
             Ok(Decision::append_then(draft, id))
-        })
-        .await
+        };
+        self.execute_once(by, decide, made_by).await
     }
+}
+
+/// The room that a record began.
+fn made_by(view: &View, lsn: Lsn) -> Result<OwnedRoomId, Error> {
+    let first = events::learned_by(view, lsn).next().transpose()?;
+    let room = first.map(|event| events::room(view, event.room)).transpose()?.flatten();
+    let room = room.and_then(|room| OwnedRoomId::try_from(room.id).ok());
+    room.ok_or_else(|| Refusal::not_found("the room that was made has been taken away since").into())
 }
 
 /// The rules of a room that begins now.

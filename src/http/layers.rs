@@ -69,12 +69,17 @@ async fn refuse_changes(State(app): State<App>, request: Request, next: Next) ->
 
 async fn limit_time(State(app): State<App>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    if LONG_POLLS.iter().any(|end| route.ends_with(end)) {
+    if LONG_POLLS.iter().any(|end| route.ends_with(end)) || is_waited_for(request.method(), route) {
         return next.run(request).await;
     }
     tokio::time::timeout(app.config.http.request_timeout, next.run(request)).await.unwrap_or_else(|_| {
         ApiError::unavailable("the request took too long; it may still take effect").into_response()
     })
+}
+
+/// Deleting a room, which takes as long as the room is large.
+fn is_waited_for(method: &Method, route: &str) -> bool {
+    method == Method::DELETE && route == "/_synapse/admin/v1/rooms/{room_id}"
 }
 
 async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {

@@ -6,19 +6,20 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    commands::Commands,
+    commands::{Commands, jobs::Executor},
     ephemeral::Ephemeral,
     http::App,
     sync::{Acknowledged, Notifier},
 };
 
 /// Begins what goes on the log by itself.
-pub(super) fn appending(app: &App, stop: &CancellationToken) -> [JoinHandle<()>; 3] {
+pub(super) fn appending(app: &App, stop: &CancellationToken) -> [JoinHandle<()>; 4] {
     let acknowledged = Arc::clone(&app.acknowledged);
     [
         tokio::spawn(acknowledge(acknowledged, app.commands.clone(), stop.clone())),
         tokio::spawn(follow(app.commands.clone(), stop.clone())),
         tokio::spawn(tell_who_was_seen(app.clone(), stop.clone())),
+        tokio::spawn(Executor::new(app.commands.clone()).run(stop.clone())),
     ]
 }
 

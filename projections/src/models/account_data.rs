@@ -3,7 +3,7 @@
 //! What is this user's account data of this type? What of it changed after a position? What does this filter say?
 //!
 //! Tables: 1 `user | room | type -> Entry`, where the room is empty for what is global; 2 `user | lsn | room | type -> ()`,
-//! the last change of each entry; 3 `user | filter id -> JSON`.
+//! the last change of each entry; 3 `user | filter id -> JSON`; 4 `room | user -> ()`, who has some for a room.
 //!
 //! Tags are operations that give the content of `m.tag`.
 
@@ -14,18 +14,20 @@ use serde_json::{Map, Value};
 use crate::{
     At, Batch, FoldError, Model, Projection, StoreError,
     keys::{KeyBuf, KeyReader},
-    read::{Range, Read, Table, malformed_key, row, rows},
+    purge::Sweep,
+    read::{Range, Read, Table, decode, malformed_key, row, rows},
 };
 
 const ENTRIES: Table = Table { model: Model::AccountData, prefix: 1 };
 const CHANGES: Table = Table { model: Model::AccountData, prefix: 2 };
 const FILTERS: Table = Table { model: Model::AccountData, prefix: 3 };
+const OF_ROOMS: Table = Table { model: Model::AccountData, prefix: 4 };
 
 /// The type under which a room's tags stand.
 pub const TAGS: &str = "m.tag";
 
 /// This model's fold.
-pub const PROJECTION: Projection = Projection { model: Model::AccountData, version: 1, reads: &[], fold };
+pub const PROJECTION: Projection = Projection { model: Model::AccountData, version: 2, reads: &[], fold };
 
 #[derive(Serialize, Deserialize)]
 struct Entry {
@@ -75,9 +77,34 @@ fn set(
     if let Some(before) = row::<Entry>(batch, ENTRIES, key(user, room, event_type))? {
         batch.delete(CHANGES, change(before.changed));
     }
+    if let Some(room) = room {
+        batch.put(OF_ROOMS, KeyBuf::new().str(room).str(user), &());
+    }
     batch.put(CHANGES, change(at.lsn), &());
     batch.put(ENTRIES, key(user, room, event_type), &Entry { changed: at.lsn, content });
     batch.touch_user(user);
+    Ok(())
+}
+
+/// Forgets what users have for a room.
+pub(crate) fn purge(room: &str, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
+    let prefix = Vec::from(KeyBuf::new().str(room));
+    for (key, _) in sweep.rows(OF_ROOMS, prefix.clone())? {
+        let user = KeyReader::new(&key[prefix.len()..]).str().ok_or_else(|| malformed_key(OF_ROOMS))?;
+        for (entry, value) in sweep.rows(ENTRIES, KeyBuf::new().str(&user).str(room))? {
+            let changed = decode::<Entry>(ENTRIES, &value)?.changed;
+            let mut parts = KeyReader::new(&entry);
+            let event_type = parts.str().and_then(|_| parts.str()).and_then(|_| parts.str());
+            let event_type = event_type.ok_or_else(|| malformed_key(ENTRIES))?;
+            sweep.delete(CHANGES, KeyBuf::new().str(&user).lsn(changed).str(room).str(&event_type));
+            sweep.delete(ENTRIES, entry);
+        }
+        if sweep.is_full() {
+            // The user may have more.
+            return Ok(());
+        }
+        sweep.delete(OF_ROOMS, key);
+    }
     Ok(())
 }
 

@@ -67,6 +67,7 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
         Fact::AliasSet(f) => set_alias(f, batch)?,
         Fact::AliasRemoved(f) => remove_alias(f, batch)?,
         Fact::RoomPublished(f) => publish(f, batch)?,
+        Fact::RoomDetached(f) => detach(&f.room, batch)?,
         _ => {
             let Some(effect) = events::state_effect(at, fact, batch)? else { return Ok(()) };
             if effect.current.iter().any(|change| change.event_type == "m.room.member") {
@@ -113,6 +114,17 @@ fn publish(fact: &RoomPublished, batch: &mut Batch<'_>) -> Result<(), FoldError>
     relist(room, &fact.room, listed, joined, batch);
     let total = total(batch)?.saturating_add_signed(if fact.published { 1 } else { -1 });
     batch.put(TOTAL, [], &total);
+    Ok(())
+}
+
+/// A room that is taken away is not listed any more. Its aliases were removed before.
+fn detach(id: &str, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let Some(room) = events::detached(batch, id)? else { return Ok(()) };
+    if let Some(listed) = listed(batch, room)? {
+        relist(room, id, Some(listed), None, batch);
+        let total = total(batch)?.saturating_sub(1);
+        batch.put(TOTAL, [], &total);
+    }
     Ok(())
 }
 

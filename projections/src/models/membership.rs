@@ -6,7 +6,7 @@
 //! Tables: 1 `room | user -> Member`; 2 `user | membership | room -> Member`, rooms that the user has not forgotten;
 //! 3 `room | membership | since | user -> ()`, members in the order of their coming; 4 `room -> Counts`; 5 `room | server
 //! -> number of joined users`; 6 `room | user -> ()`, joined users of this server; 7 `user | lsn | room -> Change`, for users
-//! of this server; 8 `-> name of this server`.
+//! of this server; 8 `-> name of this server`; 9 `room | lsn | user -> ()`, where table 7 has a room's.
 //!
 //! A message changes nothing here, and no change costs more in a larger room.
 
@@ -23,7 +23,8 @@ use super::events;
 use crate::{
     At, Batch, FoldError, Model, Projection, StoreError,
     keys::{KeyBuf, KeyReader},
-    read::{Range, Read, Table, malformed_key, row, rows},
+    purge::Sweep,
+    read::{Range, Read, Table, decode, malformed_key, row, rows},
 };
 
 const MEMBERS: Table = Table { model: Model::Membership, prefix: 1 };
@@ -34,10 +35,11 @@ const SERVERS: Table = Table { model: Model::Membership, prefix: 5 };
 const LOCAL: Table = Table { model: Model::Membership, prefix: 6 };
 const CHANGES: Table = Table { model: Model::Membership, prefix: 7 };
 const SERVER: Table = Table { model: Model::Membership, prefix: 8 };
+const CHANGES_IN: Table = Table { model: Model::Membership, prefix: 9 };
 
 /// This model's fold.
 pub const PROJECTION: Projection =
-    Projection { model: Model::Membership, version: 1, reads: &[Model::Staging, Model::Events], fold };
+    Projection { model: Model::Membership, version: 2, reads: &[Model::Staging, Model::Events], fold };
 
 /// What a user is to a room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -275,10 +277,35 @@ fn note_change(
     to: Option<Membership>,
     batch: &mut Batch<'_>,
 ) -> Result<(), StoreError> {
-    let key = KeyBuf::new().str(user).lsn(at.lsn).nid(room);
+    let key = change_key(user, at.lsn, room);
     let before = row::<Change>(batch, CHANGES, &key)?.map_or(from, |earlier| earlier.from);
     batch.put(CHANGES, key, &Change { from: before, to, by: at.nid() });
+    batch.put(CHANGES_IN, KeyBuf::new().nid(room).lsn(at.lsn).str(user), &());
     Ok(())
+}
+
+/// Forgets a room.
+pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
+    for (key, _) in sweep.rows(CHANGES_IN, room.to_bytes())? {
+        let mut parts = KeyReader::new(&key[Nid::LEN..]);
+        let (lsn, user) = parts.lsn().zip(parts.str()).ok_or_else(|| malformed_key(CHANGES_IN))?;
+        sweep.delete(CHANGES, change_key(&user, lsn, room));
+        sweep.delete(CHANGES_IN, key);
+    }
+    for (key, value) in sweep.rows(MEMBERS, room.to_bytes())? {
+        let user = user_at(MEMBERS, &key)?;
+        let member: Member = decode(MEMBERS, &value)?;
+        sweep.delete(ROOMS, room_key(&user, member.membership, room));
+        sweep.delete(MEMBERS, key);
+    }
+    for table in [ORDER, COUNTS, SERVERS, LOCAL] {
+        sweep.prefix(table, room.to_bytes())?;
+    }
+    Ok(())
+}
+
+fn change_key(user: &str, lsn: Lsn, room: Nid) -> KeyBuf {
+    KeyBuf::new().str(user).lsn(lsn).nid(room)
 }
 
 fn forget(fact: &RoomForgotten, batch: &mut Batch<'_>) -> Result<(), FoldError> {
@@ -395,6 +422,23 @@ pub fn users_from(
     first: Membership,
 ) -> impl Iterator<Item = Result<(Membership, Nid, String), StoreError>> + '_ {
     rows::<()>(read, ORDER, Range::prefix_from(&room.to_bytes(), &[first as u8])).map(|row| place(&row?.0))
+}
+
+/// Those who are in a room or on the way in, in an order of their own, after one of them: with each their place in that
+/// order. What comes during the walk is at its end, or among those on the way in.
+pub fn in_turn<'a>(
+    read: &'a dyn Read,
+    room: Nid,
+    after: Option<(Membership, Nid, &str)>,
+) -> impl Iterator<Item = Result<(Membership, Nid, String), StoreError>> + use<'a> {
+    let from = match after {
+        // A key with one more byte is the first one after it.
+        Some((membership, since, user)) => KeyBuf::new().u8(membership as u8).nid(since).str(user).u8(0),
+        None => KeyBuf::new(),
+    };
+    let to = KeyBuf::new().nid(room).u8(Membership::Leave as u8);
+    let range = Range { from: [&room.to_bytes(), from.as_ref()].concat(), to: Some(to.into()), reverse: false };
+    rows::<()>(read, ORDER, range).map(|row| place(&row?.0))
 }
 
 /// What a key of [`ORDER`] says.

@@ -32,6 +32,7 @@
 //! | sizes | Which rooms take the most bytes? |
 //! | reports | What have users reported, the newest first, by whom, about whom, and how many are they? |
 //! | leases | Which node owns this shard of the work that is done once? |
+//! | jobs | Which long pieces of work have administrators set going, how far are they, how did they end? |
 //! | audit | Who did what, when? Which records are void, and why? |
 
 pub mod account_data;
@@ -44,6 +45,7 @@ pub mod directory;
 pub mod events;
 pub mod following;
 pub mod identities;
+pub mod jobs;
 pub mod keys;
 pub mod leases;
 pub mod login_tokens;
@@ -138,6 +140,7 @@ models! {
     Sizes = sizes,
     Reports = reports,
     Leases = leases,
+    Jobs = jobs,
     Audit = audit,
 }
 

@@ -18,6 +18,7 @@ use super::events;
 use crate::{
     At, Batch, FoldError, Model, Position, Projection, StoreError,
     keys::{KeyBuf, KeyReader},
+    purge::Sweep,
     read::{Range, Read, Table, malformed_key, row, rows},
 };
 
@@ -82,6 +83,18 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
         Fact::ReceiptSet(f) => set(at, f, batch),
         _ => Ok(()),
     }
+}
+
+/// Forgets a room.
+pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
+    if let Some(last) = row::<Lsn>(sweep.batch, LAST_IN_ROOM, room.to_bytes())? {
+        sweep.delete(ROOMS, KeyBuf::new().lsn(last).nid(room));
+        sweep.delete(LAST_IN_ROOM, room.to_bytes());
+    }
+    for table in [RECEIPTS, CHANGES] {
+        sweep.prefix(table, room.to_bytes())?;
+    }
+    Ok(())
 }
 
 fn set(at: &At<'_>, fact: &ReceiptSet, batch: &mut Batch<'_>) -> Result<(), FoldError> {

@@ -27,6 +27,7 @@ use super::events::{self, Head, Relation};
 use crate::{
     At, Batch, FoldError, Model, Position, Projection, StoreError,
     keys::{KeyBuf, KeyReader},
+    purge::Sweep,
     read::{Range, Read, Row, Table, decode, malformed_key, row, rows},
 };
 
@@ -89,6 +90,9 @@ struct Related {
 }
 
 fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    if let Fact::HistoryWithdrawn(withdrawn) = fact {
+        return withdraw(&withdrawn.events, batch);
+    }
     let Some(effect) = events::effect(at, fact, batch)? else { return Ok(()) };
     if let (Some(relation), Some(position), true) = (&effect.head.relation, effect.placed.position, effect.appears()) {
         let related = Related { relation: relation.clone(), position };
@@ -98,6 +102,26 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
         && let Some(related) = row::<Related>(batch, RELATED, event.to_bytes())?
     {
         unrelate(event, &head, &related, batch)?;
+    }
+    Ok(())
+}
+
+/// What is withdrawn relates to nothing any more.
+fn withdraw(ids: &[String], batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    for id in ids {
+        if let Some((event, head)) = events::find(batch, id)?
+            && let Some(related) = row::<Related>(batch, RELATED, event.to_bytes())?
+        {
+            unrelate(event, &head, &related, batch)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a room, but for what each event relates to: that goes with it.
+pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
+    for table in [CHILDREN, BY_TYPE, EDITS, ANNOTATIONS, THREADS, THREAD_ORDER, SENDERS, PARENTS, indirect::INDIRECT] {
+        sweep.prefix(table, room.to_bytes())?;
     }
     Ok(())
 }

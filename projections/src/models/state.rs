@@ -5,7 +5,7 @@
 //!
 //! Tables: 1 `room | node -> Node`, the trees of all states of a room, which share what they have in common;
 //! 2 `event -> Around`, its states before and after; 3 `room -> Current`; 4 `room | lsn -> Tree`, the current state after
-//! each record that changed it; 5 `set -> Set`, states that were staged.
+//! each record that changed it; 5 `set -> Set`, states that were staged; 6 `room | set -> ()`.
 //! Keys in a tree: `event type | state key`.
 //!
 //! The current state is what the facts say it is, resolved when they were decided. It may stand alone: of a room to which
@@ -16,7 +16,7 @@ mod tests;
 
 use schemas::{
     Blob, Fact, Lsn, Nid,
-    facts::{StateBase, StateBefore, StateChange, StateSet, Verdict},
+    facts::{HistoryWithdrawn, StateBase, StateBefore, StateChange, StateSet, Verdict},
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     At, Batch, FoldError, Model, Projection, StoreError,
     keys::{KeyBuf, KeyReader},
+    purge::Sweep,
     read::{Range, Read, Table, decode, malformed_key, row},
     tree::{Author, Changes, Tree, Trees},
 };
@@ -36,10 +37,11 @@ const AROUND: Table = Table { model: Model::State, prefix: 2 };
 const CURRENT: Table = Table { model: Model::State, prefix: 3 };
 const HISTORY: Table = Table { model: Model::State, prefix: 4 };
 const SETS: Table = Table { model: Model::State, prefix: 5 };
+const SETS_OF: Table = Table { model: Model::State, prefix: 6 };
 
 /// This model's fold.
 pub const PROJECTION: Projection =
-    Projection { model: Model::State, version: 2, reads: &[Model::Staging, Model::Events], fold };
+    Projection { model: Model::State, version: 3, reads: &[Model::Staging, Model::Events], fold };
 
 /// A state of a room, at some point. It is a name for what is stored: copying it costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +133,9 @@ fn tree_key(event_type: &str, state_key: &str) -> Vec<u8> {
 fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     if let Fact::StateSet(set) = fact {
         return keep_set(at, set, batch);
+    }
+    if let Fact::HistoryWithdrawn(withdrawn) = fact {
+        return Ok(withdraw(withdrawn, batch)?);
     }
     let Some(effect) = events::effect(at, fact, batch)? else { return Ok(()) };
     let mut author = Author::new(at.nid());
@@ -251,7 +256,34 @@ fn keep_set(at: &At<'_>, set: &StateSet, batch: &mut Batch<'_>) -> Result<(), Fo
         None if entries.is_empty() => (None, Tree::default()),
         None => return Err(at.refuse("it stages a state of events that are not known")),
     };
+    if let Some(room) = room {
+        batch.put(SETS_OF, KeyBuf::new().nid(room).raw(&set.set.0), &());
+    }
     batch.put(SETS, &set.set.0, &Set { room, tree });
+    Ok(())
+}
+
+/// The states around events that are withdrawn; those around state events go only with the room itself.
+fn withdraw(fact: &HistoryWithdrawn, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+    let with_room = events::detached(batch, &fact.room)?.is_some();
+    for id in &fact.events {
+        let Some((event, head)) = events::find(batch, id)? else { continue };
+        if with_room || head.state_key.is_none() {
+            batch.delete(AROUND, event.to_bytes());
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a room's states, but for those around events: they go with those.
+pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
+    for (key, _) in sweep.rows(SETS_OF, room.to_bytes())? {
+        sweep.delete(SETS, &key[Nid::LEN..]);
+        sweep.delete(SETS_OF, key);
+    }
+    for table in [NODES, CURRENT, HISTORY] {
+        sweep.prefix(table, room.to_bytes())?;
+    }
     Ok(())
 }
 

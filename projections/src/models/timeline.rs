@@ -6,7 +6,8 @@
 //! Tables: 1 `room | position -> Item`; 2 `room -> [Extremity]`, the forward extremities; 3 `room | event id -> ()` and
 //! `room | event id | position -> ()`, events that one in the order refers to and that are not in the order themselves; 4
 //! `room | position | event id -> ()`, those of them that are missing or outliers, by who refers to them; 5 `lsn | room ->
-//! ()`, activity; 6 `room -> Last`; 7 `lsn -> lsn`, the first record of each new epoch and the last before it.
+//! ()`, activity; 6 `room -> Last`; 7 `lsn -> lsn`, the first record of each new epoch and the last before it; 8 `room | lsn
+//! -> ()`, activity by events that were learned by another record.
 //!
 //! Events are in the order once they are accepted, live or history. A live one is activity, and so is a change of the
 //! current state.
@@ -14,13 +15,17 @@
 #[cfg(test)]
 mod tests;
 
-use schemas::{Fact, Lsn, Nid, facts::ExtremitiesRemoved};
+use schemas::{
+    Fact, Lsn, Nid,
+    facts::{ExtremitiesRemoved, HistoryWithdrawn},
+};
 use serde::{Deserialize, Serialize};
 
 use super::events::{self, Class, Effect, Head};
 use crate::{
     At, Batch, FoldError, Model, Position, Projection, StoreError,
     keys::{KeyBuf, KeyReader},
+    purge::Sweep,
     read::{Range, Read, Row, Table, decode, malformed_key, row, rows},
 };
 
@@ -29,6 +34,7 @@ const EXTREMITIES: Table = Table { model: Model::Timeline, prefix: 2 };
 const REFERRED: Table = Table { model: Model::Timeline, prefix: 3 };
 const GAPS: Table = Table { model: Model::Timeline, prefix: 4 };
 const ACTIVITY: Table = Table { model: Model::Timeline, prefix: 5 };
+const LATE: Table = Table { model: Model::Timeline, prefix: 8 };
 const LAST: Table = Table { model: Model::Timeline, prefix: 6 };
 const EPOCHS: Table = Table { model: Model::Timeline, prefix: 7 };
 
@@ -37,7 +43,7 @@ const HIDDEN_STEPS: usize = 64;
 
 /// This model's fold.
 pub const PROJECTION: Projection =
-    Projection { model: Model::Timeline, version: 1, reads: &[Model::Staging, Model::Events], fold };
+    Projection { model: Model::Timeline, version: 2, reads: &[Model::Staging, Model::Events], fold };
 
 /// An event in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +91,9 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
     if let Fact::ExtremitiesRemoved(removed) = fact {
         return remove(removed, batch);
     }
+    if let Fact::HistoryWithdrawn(withdrawn) = fact {
+        return Ok(withdraw(withdrawn, batch)?);
+    }
     let Some(effect) = events::effect(at, fact, batch)? else { return Ok(()) };
     let room = effect.head.room;
     let appears = effect.placed.position.filter(|_| effect.appears());
@@ -102,7 +111,10 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
     if live.is_some() || !effect.current.is_empty() {
         let last = last(batch, room)?;
         batch.put(LAST, room.to_bytes(), &Last { activity: at.lsn, live: live.or(last.live) });
-        batch.put(ACTIVITY, KeyBuf::new().lsn(at.lsn).nid(room), &());
+        batch.put(ACTIVITY, activity_key(at.lsn, room), &());
+        if effect.event.lsn != at.lsn {
+            batch.put(LATE, KeyBuf::new().nid(room).lsn(at.lsn), &());
+        }
         batch.touch_room(room);
     }
     Ok(())
@@ -113,6 +125,38 @@ fn remove(fact: &ExtremitiesRemoved, batch: &mut Batch<'_>) -> Result<(), FoldEr
     let mut extremities = extremities(batch, room)?;
     extremities.retain(|extremity| !fact.events.contains(&extremity.id));
     batch.put(EXTREMITIES, room.to_bytes(), &extremities);
+    Ok(())
+}
+
+/// Takes events out of the order, and with the room itself also what happened by them.
+fn withdraw(fact: &HistoryWithdrawn, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+    let with_room = events::detached(batch, &fact.room)?.is_some();
+    for id in &fact.events {
+        let Some((event, head)) = events::find(batch, id)? else { continue };
+        if let Some(position) = head.shown_at() {
+            batch.delete(ORDER, order_key(head.room, position));
+            batch.delete_prefix(GAPS, order_key(head.room, position));
+            for missing in &head.prev_events {
+                batch.delete(REFERRED, referred_key(head.room, missing).raw(&position.to_bytes()));
+            }
+        }
+        if with_room {
+            batch.delete(ACTIVITY, activity_key(event.lsn, head.room));
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a room, but for its activity by events: that goes with them.
+pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
+    for (key, _) in sweep.rows(LATE, room.to_bytes())? {
+        let lsn = KeyReader::new(&key[Nid::LEN..]).lsn().ok_or_else(|| malformed_key(LATE))?;
+        sweep.delete(ACTIVITY, activity_key(lsn, room));
+        sweep.delete(LATE, key);
+    }
+    for table in [ORDER, EXTREMITIES, REFERRED, GAPS, LAST] {
+        sweep.prefix(table, room.to_bytes())?;
+    }
     Ok(())
 }
 
@@ -129,6 +173,10 @@ pub fn fork_before(read: &dyn Read, lost: Lsn) -> Result<Option<Lsn>, StoreError
 
 fn order_key(room: Nid, position: Position) -> KeyBuf {
     KeyBuf::new().nid(room).raw(&position.to_bytes())
+}
+
+fn activity_key(lsn: Lsn, room: Nid) -> KeyBuf {
+    KeyBuf::new().lsn(lsn).nid(room)
 }
 
 fn referred_key(room: Nid, id: &str) -> KeyBuf {

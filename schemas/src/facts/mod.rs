@@ -9,6 +9,7 @@ mod devices;
 mod directory;
 mod events;
 mod identities;
+mod jobs;
 mod keys;
 mod profiles;
 mod pushers;
@@ -35,6 +36,7 @@ pub use events::{
     StagedEvents, StateBase, StateBefore, StateChange, StateSet, StateSetPart, Verdict, Visibility,
 };
 pub use identities::{ExternalIdAdded, ExternalIdRemoved, ThirdPartyIdAdded, ThirdPartyIdRemoved};
+pub use jobs::{JobAdvanced, JobEnded, JobItem, JobStarted};
 pub use keys::{
     Claim, CrossSigningKeysSet, DeviceKeysUploaded, FallbackKeysUploaded, NamedKey, OneTimeKeysClaimed,
     OneTimeKeysUploaded, SignaturesUploaded, SignedObject,
@@ -43,6 +45,9 @@ pub use profiles::ProfileFieldSet;
 pub use pushers::{PusherRemoved, PusherSet};
 pub use receipts::{ReceiptKind, ReceiptSet};
 pub use reports::{EventReported, ReportKind, ReportRemoved, RoomReported, UserReported};
+pub use rooms::{
+    EventsForgotten, HistoryWithdrawn, RoomBlocked, RoomDetached, RoomForgotten, RoomPurged, RoomsFollowed,
+};
 pub use rooms::{RoomBlocked, RoomForgotten, RoomsFollowed};
 pub use server::{Epoch, FormatBarrier, Genesis, IdleGap, ShardsTaken};
 pub use sessions::{LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed, StandInEnded, StandInOpened};
@@ -148,6 +153,10 @@ facts! {
     20 v 1 Merge RoomForgotten,
     21 v 1 Verdict RoomBlocked,
     22 v 1 Merge RoomsFollowed,
+    23 v 1 Verdict RoomDetached,
+    24 v 1 Verdict RoomPurged,
+    25 v 1 Verdict HistoryWithdrawn,
+    26 v 1 Verdict EventsForgotten,
 
     30 v 1 Verdict UserRegistered,
     31 v 1 Verdict PasswordSet,
@@ -210,6 +219,9 @@ facts! {
     150 v 1 Merge DevicesSeen,
     151 v 1 Merge PusherSet,
     152 v 1 Merge PusherRemoved,
+    120 v 1 Verdict JobStarted,
+    121 v 1 Verdict JobAdvanced,
+    122 v 1 Verdict JobEnded,
 }
 
 #[cfg(test)]

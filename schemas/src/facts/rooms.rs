@@ -31,3 +31,44 @@ pub struct RoomBlocked {
     /// The administrator's words.
     pub reason: Option<String>,
 }
+
+/// A room is taken away: from here on nobody finds it, and its rows are removed step by step ([`RoomPurged`]). An event of a
+/// room with this id that is learned later begins a new room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoomDetached {
+    /// Room id.
+    pub room: String,
+}
+
+/// One read model forgets some of what it has of a room that was detached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoomPurged {
+    /// Room id.
+    pub room: String,
+    /// The read model's name.
+    pub model: String,
+    /// At most so many keys.
+    pub keys: u32,
+    /// However many there are: these are all that is left.
+    pub last: bool,
+}
+
+/// Events of a room's past are no longer in its order: nobody finds them there, or by what relates to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryWithdrawn {
+    /// Room id.
+    pub room: String,
+    /// Ids of the events.
+    pub events: Vec<String>,
+}
+
+/// Follows [`HistoryWithdrawn`] in the same record: what becomes of the events themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EventsForgotten {
+    /// Room id.
+    pub room: String,
+    /// Ids of the events that are not known any more.
+    pub forgotten: Vec<String>,
+    /// Ids of those that stay known as outliers: the room's state rests on them, or they are nowhere else.
+    pub kept: Vec<String>,
+}

@@ -17,12 +17,13 @@ macro_rules! every_fact {
 
 every_fact! {
     Genesis Epoch IdleGap FormatBarrier ShardsTaken EventLearned EventPlaced EventRestated EventBodies StateSetPart StagedEvents
-    StateSet EventTransaction ExtremitiesRemoved RoomForgotten RoomBlocked RoomsFollowed UserRegistered PasswordSet AccountDeactivated AdminSet
+    StateSet EventTransaction ExtremitiesRemoved RoomForgotten RoomBlocked RoomsFollowed RoomDetached RoomPurged
+    HistoryWithdrawn EventsForgotten UserRegistered PasswordSet AccountDeactivated AdminSet
     AccountStatusSet RegistrationTokenSet RegistrationTokenRemoved AccountReactivated
     UserTypeSet ShadowBanSet SessionOpened SessionRefreshed LoginTokenIssued LoginTokenUsed DeviceAdded
     DeviceRenamed DeviceRemoved DeviceKeysUploaded OneTimeKeysUploaded FallbackKeysUploaded OneTimeKeysClaimed
     CrossSigningKeysSet SignaturesUploaded ProfileFieldSet AccountDataSet TagSet PushRuleChanged FilterStored ReceiptSet
-    ToDeviceSent ToDeviceAcknowledged AliasSet AliasRemoved RoomPublished EventReported RoomReported UserReported
+    ToDeviceSent ToDeviceAcknowledged AliasSet AliasRemoved RoomPublished JobStarted JobAdvanced JobEnded EventReported RoomReported UserReported
     ReportRemoved
     RateLimitSet ThirdPartyIdAdded ThirdPartyIdRemoved ExternalIdAdded
     ExternalIdRemoved AccountValiditySet ExperimentalFeatureSet KeyReplacementAllowed StandInOpened StandInEnded

@@ -50,6 +50,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Fact)> {
         account_data(),
         messages(),
         directory(),
+        jobs(),
         reports(),
     ]
     .concat()
@@ -137,6 +138,38 @@ fn rooms() -> Vec<(&'static str, Fact)> {
         ("", RoomForgotten { user: ALICE.into(), room: ROOM.into() }.into()),
         ("", RoomBlocked { room: ROOM.into(), blocked: true, reason: Some("spam".into()) }.into()),
         ("", RoomsFollowed { user: ALICE.into(), up_to: Lsn(7) }.into()),
+        ("", RoomDetached { room: ROOM.into() }.into()),
+        ("", RoomPurged { room: ROOM.into(), model: "timeline".into(), keys: 1_000, last: true }.into()),
+        ("", HistoryWithdrawn { room: ROOM.into(), events: vec![EVENT.into(), "$two".into()] }.into()),
+        ("", EventsForgotten { room: ROOM.into(), forgotten: vec![EVENT.into()], kept: vec!["$two".into()] }.into()),
+    ]
+}
+
+fn jobs() -> Vec<(&'static str, Fact)> {
+    let item = |note: Option<&str>| JobItem { list: "failed".into(), item: BOB.into(), note: note.map(Into::into) };
+    vec![
+        (
+            "",
+            JobStarted {
+                id: "aBcDeF".into(),
+                action: "shutdown_and_purge_room".into(),
+                resource: Some(ROOM.into()),
+                parameters: json(r#"{"purge":true}"#),
+            }
+            .into(),
+        ),
+        (
+            "",
+            JobAdvanced {
+                id: "aBcDeF".into(),
+                step: 3,
+                progress: json(r#"{"keys":12}"#),
+                items: vec![item(None), item(Some("banned"))],
+            }
+            .into(),
+        ),
+        ("", JobEnded { id: "aBcDeF".into(), error: None }.into()),
+        ("failed", JobEnded { id: "aBcDeF".into(), error: Some("no room".into()) }.into()),
     ]
 }
 

@@ -2,6 +2,7 @@
 //! has no counterpart there lies under `/_everfold/admin/v1/`.
 
 mod audit;
+mod jobs;
 mod notices;
 pub mod params;
 mod projections;
@@ -34,6 +35,7 @@ use super::{
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .merge(audit::routes())
+        .merge(jobs::routes())
         .merge(notices::routes())
         .merge(projections::routes())
         .merge(register::routes())

@@ -6,8 +6,9 @@ use schemas::{
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
-    Class, HEADS, Head, IDS, PENDING, Placed, RESTS, ROOM_IDS, ROOMS, Relation, Room, SKELETONS, TEXTS, TRANSACTIONS,
-    Transaction, bytes, find, head, nid, parse, pending_key, room, room_nid, transaction,
+    Class, HEADS, Head, IDS, OF_ROOMS, PENDING, Placed, RESTS, ROOM_IDS, ROOMS, Relation, Room, SKELETONS, TEXTS,
+    TRANSACTIONS, Transaction, bytes, find, forget, head, nid, of_room_key, parse, pending_key, room, room_nid,
+    transaction,
 };
 use crate::{
     At, Batch, FoldError, Halves, Pdu, Position, StoreError,
@@ -23,6 +24,8 @@ pub(super) fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<()
         Fact::EventPlaced(f) => place(at, f, batch),
         Fact::EventRestated(f) => restate(at, f, batch),
         Fact::EventTransaction(f) => note_transaction(f, batch),
+        Fact::RoomDetached(f) => Ok(forget::detach(&f.room, batch)?),
+        Fact::EventsForgotten(f) => Ok(forget::events(at, f, batch)?),
         _ => Ok(()),
     }
 }
@@ -51,6 +54,7 @@ fn learn(at: &At<'_>, learned: &EventLearned, batch: &mut Batch<'_>) -> Result<(
         placed: None,
     };
     batch.put_raw(IDS, &head.id, event.to_bytes().to_vec());
+    batch.put(OF_ROOMS, of_room_key(head.room, event), &());
     batch.put_raw(SKELETONS, event.to_bytes(), learned.skeleton.0.clone());
     let mut kept = halves;
     match take_pending(&head, batch)? {

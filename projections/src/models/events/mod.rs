@@ -5,7 +5,8 @@
 //!
 //! Tables: 1 `event id -> nid`; 2 `nid -> Head`; 3 `nid -> skeleton`; 4 `nid -> Part`, the rest, dropped by redaction;
 //! 5 `nid -> text for clients`, without `room_id` and `unsigned`; 6 `target id -> ()` and `target id | redaction -> ()`,
-//! redactions whose target is not known yet; 7 `room id -> room`; 8 `room -> Room`; 9 `nid -> Transaction`.
+//! redactions whose target is not known yet; 7 `room id -> room`; 8 `room -> Room`; 9 `nid -> Transaction`; 10 `room
+//! | nid -> ()`, a room's events; 11 `room id -> room`, rooms that are being purged.
 //!
 //! An event is learned once: the first bytes count. It is placed once; then a restatement may change, as it takes effect:
 //!
@@ -20,6 +21,7 @@
 //! one server (room version 3, "Handling redactions").
 
 mod fold;
+mod forget;
 #[cfg(test)]
 mod tests;
 
@@ -34,7 +36,7 @@ use super::membership::Membership;
 use crate::{
     At, Halves, Model, Pdu, PduError, Position, Projection, StoreError,
     keys::KeyBuf,
-    read::{Range, Read, Table, row, rows},
+    read::{Range, Read, Table, malformed_key, row, rows},
 };
 
 const IDS: Table = Table { model: Model::Events, prefix: 1 };
@@ -46,10 +48,12 @@ const PENDING: Table = Table { model: Model::Events, prefix: 6 };
 const ROOM_IDS: Table = Table { model: Model::Events, prefix: 7 };
 const ROOMS: Table = Table { model: Model::Events, prefix: 8 };
 const TRANSACTIONS: Table = Table { model: Model::Events, prefix: 9 };
+const OF_ROOMS: Table = Table { model: Model::Events, prefix: 10 };
+const DETACHED: Table = Table { model: Model::Events, prefix: 11 };
 
 /// This model's fold.
 pub const PROJECTION: Projection =
-    Projection { model: Model::Events, version: 1, reads: &[Model::Staging], fold: fold::fold };
+    Projection { model: Model::Events, version: 2, reads: &[Model::Staging], fold: fold::fold };
 
 /// All that is asked of an event without looking at its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -270,6 +274,22 @@ pub fn room(read: &dyn Read, room: Nid) -> Result<Option<Room>, StoreError> {
     row(read, ROOMS, room.to_bytes())
 }
 
+/// The short ids of all known events of a room, in the order in which they were learned.
+pub fn of_room(read: &dyn Read, room: Nid) -> impl Iterator<Item = Result<Nid, StoreError>> + '_ {
+    rows::<()>(read, OF_ROOMS, Range::prefix(room.to_bytes())).map(|row| {
+        let (key, ()) = row?;
+        key.get(Nid::LEN..).and_then(Nid::from_slice).ok_or_else(|| malformed_key(OF_ROOMS))
+    })
+}
+
+/// The short id of a room that is being purged, by its id: nobody finds it otherwise.
+///
+/// # Errors
+/// When the store fails.
+pub fn detached(read: &dyn Read, id: &str) -> Result<Option<Nid>, StoreError> {
+    nid_at(read, DETACHED, id)
+}
+
 /// By which request of which device a local event was sent.
 ///
 /// # Errors
@@ -277,6 +297,8 @@ pub fn room(read: &dyn Read, room: Nid) -> Result<Option<Room>, StoreError> {
 pub fn transaction(read: &dyn Read, event: Nid) -> Result<Option<Transaction>, StoreError> {
     row(read, TRANSACTIONS, event.to_bytes())
 }
+
+pub(crate) use forget::purge;
 
 /// A placement that took effect, for the folds below.
 pub(crate) struct Effect<'a> {
@@ -336,4 +358,8 @@ fn corrupt(table: Table, why: &str) -> StoreError {
 
 fn pending_key(target: &str) -> KeyBuf {
     KeyBuf::new().str(target)
+}
+
+fn of_room_key(room: Nid, event: Nid) -> KeyBuf {
+    KeyBuf::new().nid(room).nid(event)
 }

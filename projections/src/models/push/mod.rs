@@ -30,7 +30,7 @@ use std::{
 };
 
 use ruma::push::FlattenedJson;
-use schemas::{Fact, Nid};
+use schemas::{Fact, Nid, facts::HistoryWithdrawn};
 use serde::{Deserialize, Serialize};
 
 pub use self::unread::{Counts, Reader, Unread, unread};
@@ -41,6 +41,7 @@ use super::{
 use crate::{
     At, Batch, FoldError, Model, Position, Projection, StoreError,
     keys::KeyBuf,
+    purge::Sweep,
     read::{Read, Table, row},
 };
 
@@ -174,6 +175,9 @@ fn lane_of(event: &FlattenedJson) -> &str {
 }
 
 fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    if let Fact::HistoryWithdrawn(withdrawn) = fact {
+        return withdraw(withdrawn, batch);
+    }
     let Some(effect) = events::effect(at, fact, batch)? else { return Ok(()) };
     if let Some((event, head)) = effect.redacted(batch)? {
         uncount(event, &head, batch)?;
@@ -185,6 +189,28 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
         Some(position) => count(event, head, position, batch),
         None => Ok(()),
     }
+}
+
+/// What is withdrawn counts no more; in a room that goes, there is nothing left that it could count in.
+fn withdraw(fact: &HistoryWithdrawn, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let with_room = events::detached(batch, &fact.room)?.is_some();
+    for id in &fact.events {
+        let Some((event, head)) = events::find(batch, id)? else { continue };
+        if with_room {
+            batch.delete(COUNTED, event.to_bytes());
+        } else {
+            uncount(event, &head, batch)?;
+        }
+    }
+    Ok(())
+}
+
+/// Forgets a room, but for what its events have put there: that goes with them.
+pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
+    for table in [TOTALS, HEADS, MENTIONS, REDACTED, OWN, THREADS, LAST_MENTION, LAST_THREAD] {
+        sweep.prefix(table, room.to_bytes())?;
+    }
+    Ok(())
 }
 
 /// A user of this server who is not in the room has nothing unread there.

@@ -15,7 +15,7 @@ use crate::{
     read::{Range, Read, Row, Table, decode, malformed_key},
 };
 
-const INDIRECT: Table = Table { model: Model::Relations, prefix: 10 };
+pub(super) const INDIRECT: Table = Table { model: Model::Relations, prefix: 10 };
 
 /// Relations are followed so many steps.
 pub const MAX_DEPTH: usize = 3;

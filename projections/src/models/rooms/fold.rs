@@ -14,6 +14,7 @@ use crate::{
 pub(super) fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     match fact {
         Fact::RoomBlocked(f) => set_block(at, f, batch)?,
+        Fact::RoomDetached(f) => unlist(&f.room, batch)?,
         Fact::RoomPublished(f) => {
             if let Some(room) = events::room_nid(batch, &f.room)? {
                 relist(room, Vec::new(), batch)?;
@@ -158,6 +159,16 @@ fn relist(room: Nid, changed: Vec<Changed>, batch: &mut Batch<'_>) -> Result<(),
     }
     batch.put(ROOMS, room.to_bytes(), &after);
     Ok(place(room, before.listed().as_ref(), after.listed().as_ref(), batch)?)
+}
+
+/// A room that is taken away is not listed any more.
+fn unlist(id: &str, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    let Some(room) = events::detached(batch, id)? else { return Ok(()) };
+    let settings = settings(batch, room)?;
+    batch.delete(SETTINGS, room.to_bytes());
+    let Some(figures) = row::<Figures>(batch, FIGURES, room.to_bytes())? else { return Ok(()) };
+    batch.delete(FIGURES, room.to_bytes());
+    Ok(place(room, Some(&Summary { id: id.to_owned(), settings, figures }), None, batch)?)
 }
 
 fn figures(room: Nid, batch: &Batch<'_>) -> Result<Figures, StoreError> {
