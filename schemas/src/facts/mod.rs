@@ -48,7 +48,6 @@ pub use reports::{EventReported, ReportKind, ReportRemoved, RoomReported, UserRe
 pub use rooms::{
     EventsForgotten, HistoryWithdrawn, RoomBlocked, RoomDetached, RoomForgotten, RoomPurged, RoomsFollowed,
 };
-pub use rooms::{RoomBlocked, RoomForgotten, RoomsFollowed};
 pub use server::{Epoch, FormatBarrier, Genesis, IdleGap, ShardsTaken};
 pub use sessions::{LoginTokenIssued, LoginTokenUsed, SessionOpened, SessionRefreshed, StandInEnded, StandInOpened};
 pub use to_device::{Acknowledgement, ToDeviceAcknowledged, ToDeviceMessage, ToDeviceSent};

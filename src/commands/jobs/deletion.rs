@@ -71,7 +71,7 @@ enum Stage {
 
 /// How far a deletion is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Progress {
+pub(super) struct Progress {
     stage: Stage,
     new_room: Option<OwnedRoomId>,
     /// The users who are brought out next, and whether they were in the room.

@@ -1,5 +1,6 @@
 mod access;
 mod audit;
+mod deletion;
 mod notices;
 mod projections;
 mod registration_tokens;

@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc, Condvar, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -17,6 +20,8 @@ type Senders = Vec<oneshot::Sender<Result<Lsn, AppendError>>>;
 pub struct HeldLog {
     inner: Arc<EmbeddedLog>,
     full: AtomicBool,
+    /// The records of which the first copy finds no room; none lets all through.
+    fickle: Mutex<Option<HashSet<RecordId>>>,
     contended: Mutex<Vec<Key>>,
     hold: Mutex<Hold>,
     arrived: Semaphore,
@@ -49,6 +54,7 @@ impl HeldLog {
         Arc::new(Self {
             inner: Arc::new(inner),
             full: AtomicBool::new(false),
+            fickle: Mutex::default(),
             contended: Mutex::default(),
             hold: Mutex::default(),
             arrived: Semaphore::new(0),
@@ -61,6 +67,17 @@ impl HeldLog {
     /// Refuses appends, as on a full disk, or takes them again.
     pub fn set_full(&self, full: bool) {
         self.full.store(full, Ordering::SeqCst);
+    }
+
+    /// From here on refuses each record the first time: whoever appends it breaks off, and begins again there.
+    pub fn refuse_each_once(&self) {
+        *self.fickle.lock().unwrap() = Some(HashSet::new());
+    }
+
+    fn refuses(&self, records: &[Bytes]) -> bool {
+        let mut fickle = self.fickle.lock().unwrap();
+        let id = Record::decode(records.last().unwrap()).unwrap().header.id;
+        self.full.load(Ordering::SeqCst) || fickle.as_mut().is_some_and(|seen| seen.insert(id))
     }
 
     /// Before each call from here on, another node's record writes these keys.
@@ -182,11 +199,12 @@ impl Log for HeldLog {
         let mut hold = self.hold.lock().unwrap();
         let through = hold.through > 0 || hold.calls == 0;
         hold.through = hold.through.saturating_sub(1);
-        if !self.full.load(Ordering::SeqCst) && through {
+        let refused = self.refuses(&records);
+        if !refused && through {
             return self.append_contended(records);
         }
         let (senders, receipts): (Senders, Vec<Receipt>) = records.iter().map(|_| oneshot::channel()).unzip();
-        if self.full.load(Ordering::SeqCst) {
+        if refused {
             let full = || Err(AppendError::Unavailable("no space left on device".into()));
             senders.into_iter().for_each(|sender| sender.send(full()).unwrap());
         } else {
