@@ -8,16 +8,17 @@ use schemas::{After, CopyId, Fact, Header, Origin, RecordId, facts::RoomPurged};
 
 use crate::{
     At, Batch, FoldError, Model, StoreError, View,
-    models::{account_data, events, membership, push, receipts, relations, state, timeline},
+    models::{account_data, activity, events, membership, push, receipts, relations, state, timeline},
     read::{Range, Read, Row, Table},
 };
 
 /// The models that have rows by room, in the order in which they forget a room: none needs what is gone by then.
-pub const ROOM_MODELS: [Model; 8] = [
+pub const ROOM_MODELS: [Model; 9] = [
     Model::AccountData,
     Model::Receipts,
     Model::Push,
     Model::Relations,
+    Model::Activity,
     Model::Membership,
     Model::Timeline,
     Model::State,
@@ -79,6 +80,7 @@ pub(crate) fn fold(model: Model, fact: &Fact, batch: &mut Batch<'_>) -> Result<(
     }
     let Some(nid) = events::detached(sweep.batch, room)? else { return Ok(()) };
     match model {
+        Model::Activity => activity::purge(nid, &mut sweep),
         Model::Receipts => receipts::purge(nid, &mut sweep),
         Model::Push => push::purge(nid, &mut sweep),
         Model::Relations => relations::purge(nid, &mut sweep),

@@ -4,7 +4,7 @@
 //! How many invitations has this user sent since then? How many rooms have they joined since then, left or not?
 //!
 //! Tables: 1 `user | log time | fact -> number of invitations so far`; 2 `user | log time | room -> ()`, of each room the
-//! last join; 3 `user | room -> log time` of it.
+//! last join; 3 `user | room -> log time` of it; 4 `room | user -> ()`, whoever joined.
 
 use schemas::{Fact, Nid};
 
@@ -14,17 +14,19 @@ use super::{
 };
 use crate::{
     At, Batch, FoldError, Model, Projection, StoreError,
-    keys::KeyBuf,
-    read::{Range, Read, Table, row, rows},
+    keys::{KeyBuf, KeyReader},
+    purge::Sweep,
+    read::{Range, Read, Table, malformed_key, row, rows},
 };
 
 const INVITATIONS: Table = Table { model: Model::Activity, prefix: 1 };
 const JOINS: Table = Table { model: Model::Activity, prefix: 2 };
 const LAST_JOINS: Table = Table { model: Model::Activity, prefix: 3 };
+const JOINED: Table = Table { model: Model::Activity, prefix: 4 };
 
 /// This model's fold.
 pub const PROJECTION: Projection =
-    Projection { model: Model::Activity, version: 1, reads: &[Model::Staging, Model::Events, Model::Membership], fold };
+    Projection { model: Model::Activity, version: 2, reads: &[Model::Staging, Model::Events, Model::Membership], fold };
 
 fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let Some(effect) = events::state_effect(at, fact, batch)? else { return Ok(()) };
@@ -52,7 +54,22 @@ fn join(user: &str, room: Nid, at_ms: u64, batch: &mut Batch<'_>) -> Result<(), 
         batch.delete(JOINS, KeyBuf::new().str(user).u64(before).nid(room));
     }
     batch.put(LAST_JOINS, key, &at_ms);
+    batch.put(JOINED, KeyBuf::new().nid(room).str(user), &());
     batch.put(JOINS, KeyBuf::new().str(user).u64(at_ms).nid(room), &());
+    Ok(())
+}
+
+/// Forgets a room, and that people have joined it.
+pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
+    for (key, _) in sweep.rows(JOINED, room.to_bytes())? {
+        let user = KeyReader::new(&key[Nid::LEN..]).str().ok_or_else(|| malformed_key(JOINED))?;
+        let last = KeyBuf::new().str(&user).nid(room);
+        if let Some(at_ms) = row::<u64>(sweep.batch, LAST_JOINS, &last)? {
+            sweep.delete(JOINS, KeyBuf::new().str(&user).u64(at_ms).nid(room));
+            sweep.delete(LAST_JOINS, last);
+        }
+        sweep.delete(JOINED, key);
+    }
     Ok(())
 }
 

@@ -8,7 +8,10 @@
 //! The size of a room is estimated, so that a message costs next to nothing: state events count for themselves, and of all
 //! others one in sixteen, which its id's hash chooses, for sixteen. An event counts for the bytes that it had when it came.
 
-use schemas::{Fact, facts::EventLearned};
+use schemas::{
+    Fact,
+    facts::{EventLearned, EventsForgotten},
+};
 use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest, Sha256};
 
@@ -31,11 +34,15 @@ const COPIES: u64 = 2;
 pub const PROJECTION: Projection = Projection { model: Model::Sizes, version: 1, reads: &[Model::Staging], fold };
 
 fn fold(_: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
-    if let Fact::EventLearned(learned) = fact {
-        let weight = weight(learned);
-        if weight > 0 {
-            count(learned, weight, batch)?;
+    match fact {
+        Fact::EventLearned(learned) => {
+            let weight = weight(learned);
+            if weight > 0 {
+                count(learned, weight, batch)?;
+            }
         }
+        Fact::EventsForgotten(gone) => forget(gone, batch)?,
+        _ => {}
     }
     Ok(())
 }
@@ -65,6 +72,17 @@ fn count(learned: &EventLearned, weight: u64, batch: &mut Batch<'_>) -> Result<(
     let bytes = bytes as u64 * weight * COPIES;
     batch.put(EVENTS, key, &bytes);
     resize(&learned.room, batch, |sum| sum.saturating_add(bytes))?;
+    Ok(())
+}
+
+fn forget(gone: &EventsForgotten, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+    for id in &gone.forgotten {
+        let key = KeyBuf::new().str(&gone.room).raw(id.as_bytes());
+        if let Some(bytes) = row::<u64>(batch, EVENTS, &key)? {
+            batch.delete(EVENTS, key);
+            resize(&gone.room, batch, |sum| sum.saturating_sub(bytes))?;
+        }
+    }
     Ok(())
 }
 

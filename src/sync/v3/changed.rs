@@ -123,7 +123,8 @@ fn with_news(context: &Context<'_>, since: Lsn, account_data: &AccountData) -> R
         let is_news = match member.membership {
             Membership::Join => true,
             Membership::Invite | Membership::Knock => changed.contains(&room),
-            Membership::Leave | Membership::Ban => changed.contains(&room) && !member.forgotten,
+            // By another device it may be forgotten, too; this one is yet to hear that it was left.
+            Membership::Leave | Membership::Ban => changed.contains(&room),
         };
         if is_news {
             rooms.push((room, member));

@@ -30,6 +30,9 @@ pub fn names_of(view: &View, room: &str) -> Vec<Vec<u8>> {
     names
 }
 
+/// Where administrators' blocks are, which stay.
+const BLOCKS: (Model, u8) = (Model::Rooms, 5);
+
 /// All keys with one of these names in them, but for those that are kept by purpose: the trail, the jobs themselves, blocks
 /// and reports.
 pub fn keys_with(view: &View, names: &[Vec<u8>]) -> Vec<String> {
@@ -38,7 +41,7 @@ pub fn keys_with(view: &View, names: &[Vec<u8>]) -> Vec<String> {
         if matches!(projection.model, Model::Admission | Model::Audit | Model::Jobs | Model::Reports) {
             continue;
         }
-        for prefix in 0..=64 {
+        for prefix in (0..=64).filter(|prefix| (projection.model, *prefix) != BLOCKS) {
             let table = Table { model: projection.model, prefix };
             for row in view.scan(table, Range::prefix([])) {
                 let (key, _) = row.unwrap();
@@ -266,11 +269,14 @@ async fn a_deletion_broken_off_at_every_step_comes_to_the_same_end() {
     let (server, log) = TestServer::with_log(HeldLog::over).await;
     let admin = server.admin("root").await;
     let (anna, bert) = (server.user("anna").await, server.user("bert").await);
+    // The shards of work that is done once are taken with the first job.
+    delete(&admin, &v1("!nowhere:test.example"), json!({})).await.ok();
     let mut ends = Vec::new();
     for alias in ["whole", "broken"] {
         let room = lively(&[&anna, &bert], alias).await;
         let names = names_of(&server.app().view().unwrap(), &room);
         let before = log.tail();
+        log.refuse_each_once(alias == "broken");
         let body = json!({ "block": true, "new_room_user_id": admin.user });
         let id = text(&delete(&admin, &v2(&room), body).await.ok()["delete_id"]);
         if alias == "whole" {
@@ -280,6 +286,7 @@ async fn a_deletion_broken_off_at_every_step_comes_to_the_same_end() {
             }
         }
         let mut end = ended(&admin, &id).await;
+        log.refuse_each_once(false);
         assert_eq!(keys_with(&server.app().view().unwrap(), &names), [""; 0]);
         let new_room = text(&end["shutdown_room"]["new_room_id"]);
         let members =
@@ -292,7 +299,6 @@ async fn a_deletion_broken_off_at_every_step_comes_to_the_same_end() {
         end["shutdown_room"]["new_room_id"] = Value::Null;
         end["shutdown_room"]["local_aliases"] = json!(end["shutdown_room"]["local_aliases"].as_array().unwrap().len());
         ends.push((end, members, said, log.tail().0 - before.0));
-        log.refuse_each_once();
     }
     assert_eq!(ends[0], ends[1], "as many records, too");
     server.finish().await;
@@ -356,7 +362,7 @@ async fn large_rooms_are_deleted() {
     let anna = server.user("anna").await;
     let room = anna.create(json!({ "preset": "public_chat" })).await;
     let users: Vec<OwnedUserId> = (0..members).map(|n| format!("@m{n}:test.example").try_into().unwrap()).collect();
-    for some in users.chunks(500) {
+    for some in users.chunks(25) {
         let registered = |user: &OwnedUserId| UserRegistered {
             user: user.to_string(),
             password: None,

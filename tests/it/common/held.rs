@@ -69,15 +69,17 @@ impl HeldLog {
         self.full.store(full, Ordering::SeqCst);
     }
 
-    /// From here on refuses each record the first time: whoever appends it breaks off, and begins again there.
-    pub fn refuse_each_once(&self) {
-        *self.fickle.lock().unwrap() = Some(HashSet::new());
+    /// From here on refuses each record that follows from another the first time: whoever appends it breaks off, and begins
+    /// again there. Or no longer.
+    pub fn refuse_each_once(&self, refuse: bool) {
+        *self.fickle.lock().unwrap() = refuse.then(HashSet::new);
     }
 
     fn refuses(&self, records: &[Bytes]) -> bool {
         let mut fickle = self.fickle.lock().unwrap();
-        let id = Record::decode(records.last().unwrap()).unwrap().header.id;
-        self.full.load(Ordering::SeqCst) || fickle.as_mut().is_some_and(|seen| seen.insert(id))
+        let Header { id, cause, .. } = Record::decode(records.last().unwrap()).unwrap().header;
+        let breaks = fickle.as_mut().is_some_and(|seen| cause.is_some() && seen.insert(id));
+        breaks || self.full.load(Ordering::SeqCst)
     }
 
     /// Before each call from here on, another node's record writes these keys.
