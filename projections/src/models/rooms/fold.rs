@@ -164,11 +164,9 @@ fn relist(room: Nid, changed: Vec<Changed>, batch: &mut Batch<'_>) -> Result<(),
 /// A room that is taken away is not listed any more.
 fn unlist(id: &str, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let Some(room) = events::detached(batch, id)? else { return Ok(()) };
-    let settings = settings(batch, room)?;
-    batch.delete(SETTINGS, room.to_bytes());
-    let Some(figures) = row::<Figures>(batch, FIGURES, room.to_bytes())? else { return Ok(()) };
-    batch.delete(FIGURES, room.to_bytes());
-    Ok(place(room, Some(&Summary { id: id.to_owned(), settings, figures }), None, batch)?)
+    let before = known(batch, room)?;
+    batch.delete(ROOMS, room.to_bytes());
+    Ok(place(room, before.listed().as_ref(), None, batch)?)
 }
 
 fn figures(room: Nid, batch: &Batch<'_>) -> Result<Figures, StoreError> {
