@@ -6,7 +6,8 @@
 //! Tables: 1 `room | user -> Member`; 2 `user | membership | room -> Member`, rooms that the user has not forgotten;
 //! 3 `room | membership | since | user -> ()`, members in the order of their coming; 4 `room -> Counts`; 5 `room | server
 //! -> number of joined users`; 6 `room | user -> ()`, joined users of this server; 7 `user | lsn | room -> Change`, for users
-//! of this server; 8 `-> name of this server`; 9 `room | lsn | user -> ()`, where table 7 has a room's.
+//! of this server; 8 `-> name of this server`; 9 `room | lsn | user -> ()`, where table 7 has a room's; 10
+//! `user | lsn -> Departure`, rooms that an administrator took away.
 //!
 //! A message changes nothing here, and no change costs more in a larger room.
 
@@ -14,7 +15,7 @@
 mod tests;
 
 use schemas::{
-    Fact, Lsn, Nid,
+    Fact, Lsn, Nid, Origin,
     facts::{RoomForgotten, StateChange},
 };
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,12 @@ const LOCAL: Table = Table { model: Model::Membership, prefix: 6 };
 const CHANGES: Table = Table { model: Model::Membership, prefix: 7 };
 const SERVER: Table = Table { model: Model::Membership, prefix: 8 };
 const CHANGES_IN: Table = Table { model: Model::Membership, prefix: 9 };
+const DEPARTURES: Table = Table { model: Model::Membership, prefix: 10 };
+
+/// So long it is told from which rooms somebody was brought out, by log time.
+const DEPARTURES_TOLD_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
+/// At most so many of a user's that are over are forgotten with each new one.
+const FORGET: usize = 2;
 
 /// This model's fold.
 pub const PROJECTION: Projection =
@@ -149,6 +156,14 @@ pub struct Change {
     pub by: Nid,
 }
 
+/// A room that an administrator took away, to be told to whoever was brought out of it: when it is gone, nothing else says
+/// so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Departure {
+    room: String,
+    at_ms: u64,
+}
+
 /// The server part of a user id; all of it where it has none.
 #[must_use]
 pub fn server_of(user: &str) -> &str {
@@ -158,7 +173,7 @@ pub fn server_of(user: &str) -> &str {
 fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     match fact {
         Fact::Genesis(genesis) => batch.put(SERVER, [], &genesis.server_name),
-        Fact::RoomForgotten(forgotten) => forget(forgotten, batch)?,
+        Fact::RoomForgotten(forgotten) => forget(at, forgotten, batch)?,
         _ => {
             let Some(effect) = events::state_effect(at, fact, batch)? else { return Ok(()) };
             let members: Vec<_> = effect.current.iter().filter(|change| change.event_type == "m.room.member").collect();
@@ -308,7 +323,7 @@ fn change_key(user: &str, lsn: Lsn, room: Nid) -> KeyBuf {
     KeyBuf::new().str(user).lsn(lsn).nid(room)
 }
 
-fn forget(fact: &RoomForgotten, batch: &mut Batch<'_>) -> Result<(), FoldError> {
+fn forget(at: &At<'_>, fact: &RoomForgotten, batch: &mut Batch<'_>) -> Result<(), FoldError> {
     let Some(room) = events::room_nid(batch, &fact.room)? else { return Ok(()) };
     let Some(old) = member(batch, room, &fact.user)? else { return Ok(()) };
     if old.forgotten || !old.membership.is_out() {
@@ -322,6 +337,22 @@ fn forget(fact: &RoomForgotten, batch: &mut Batch<'_>) -> Result<(), FoldError> 
     batch.put(COUNTS, room.to_bytes(), &counts);
     index(room, &fact.user, Some(&old), Some(&new), batch);
     batch.touch_user(&fact.user);
+    if local && matches!(at.header.origin, Origin::Admin { .. }) {
+        note_departure(at, fact, batch)?;
+    }
+    Ok(())
+}
+
+fn note_departure(at: &At<'_>, fact: &RoomForgotten, batch: &mut Batch<'_>) -> Result<(), StoreError> {
+    let of_user = Vec::from(KeyBuf::new().str(&fact.user));
+    let oldest = rows::<Departure>(batch, DEPARTURES, Range::prefix(of_user.clone())).take(FORGET);
+    for (key, departure) in oldest.collect::<Result<Vec<_>, _>>()? {
+        if departure.at_ms.saturating_add(DEPARTURES_TOLD_MS) < at.log_time.ms {
+            batch.delete(DEPARTURES, key);
+        }
+    }
+    let departure = Departure { room: fact.room.clone(), at_ms: at.log_time.ms };
+    batch.put(DEPARTURES, [&*of_user, &at.lsn.to_bytes()].concat(), &departure);
     Ok(())
 }
 
@@ -439,6 +470,17 @@ pub fn in_turn<'a>(
     let to = KeyBuf::new().nid(room).u8(Membership::Leave as u8);
     let range = Range { from: [&room.to_bytes(), from.as_ref()].concat(), to: Some(to.into()), reverse: false };
     rows::<()>(read, ORDER, range).map(|row| place(&row?.0))
+}
+
+/// The ids of rooms out of which an administrator brought a user after a record; they may be gone, or joined again.
+pub fn departures<'a>(
+    read: &'a dyn Read,
+    user: &str,
+    after: Lsn,
+) -> impl Iterator<Item = Result<String, StoreError>> + use<'a> {
+    let prefix = Vec::from(KeyBuf::new().str(user));
+    let range = Range::prefix_from(&prefix, &after.next().to_bytes());
+    rows::<Departure>(read, DEPARTURES, range).map(|row| Ok(row?.1.room))
 }
 
 /// What a key of [`ORDER`] says.

@@ -4,12 +4,13 @@ use projections::{
     Position, StoreError,
     models::{
         events,
-        membership::{Member, Membership},
+        membership::{self, Member, Membership},
         state::{self, State},
     },
     pdu::client,
 };
 use ruma::{
+    OwnedRoomId,
     api::client::sync::sync_events::v3::{InviteState, InvitedRoom, KnockState, KnockedRoom, LeftRoom, Response},
     events::AnyStrippedStateEvent,
     serde::Raw,
@@ -57,6 +58,21 @@ pub(super) fn add(
     left.state = state_of(context, &id, span, before, &shown)?;
     left.timeline = shown.section;
     response.rooms.leave.insert(id, left);
+    Ok(())
+}
+
+/// Rooms out of which an administrator has brought the user since, and that are gone altogether: there is nothing to tell but
+/// that.
+pub(super) fn add_gone(context: &Context<'_>, response: &mut Response) -> Result<(), StoreError> {
+    let Some(since) = context.since() else { return Ok(()) };
+    for room in membership::departures(context.view, context.user(), since) {
+        let room = room?;
+        if events::room_nid(context.view, &room)?.is_none()
+            && let Ok(room) = OwnedRoomId::try_from(room)
+        {
+            response.rooms.leave.entry(room).or_default();
+        }
+    }
     Ok(())
 }
 

@@ -144,6 +144,7 @@ pub fn answer(
     for (room, member) in &rooms.left {
         left::add(&context, *room, member, &mut response)?;
     }
+    left::add_gone(&context, &mut response)?;
     for (room, member) in &rooms.pending {
         left::add_pending(&context, *room, member, &mut response)?;
     }

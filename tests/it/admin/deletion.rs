@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use everfold::{
-    commands::{Sender, membership::Move},
+    commands::{Sender, leases::Shard, membership::Move},
     log::LogReader,
 };
 use projections::{
@@ -164,6 +164,11 @@ async fn a_room_is_deleted_its_people_come_into_another_and_nothing_is_left_of_i
             let sync = user.get(&format!("/sync{query}")).await.ok();
             assert_eq!(sync["rooms"]["join"][&room], Value::Null);
             assert_eq!(sync["rooms"]["invite"][&room], Value::Null);
+            assert_eq!(
+                sync["rooms"]["leave"][&room].is_object(),
+                !query.is_empty(),
+                "who was away hears that it is gone"
+            );
         }
         let sync = user.get("/sync?filter=%7B%22room%22:%7B%22include_leave%22:true%7D%7D").await.ok();
         assert_eq!(sync["rooms"]["leave"][&room], Value::Null);
@@ -292,7 +297,8 @@ async fn a_deletion_broken_off_at_every_step_comes_to_the_same_end() {
         let members =
             anna.get(&format!("/rooms/{new_room}/joined_members")).await.ok()["joined"].as_object().unwrap().len();
         let said = anna.page(&new_room, "dir=b").await["chunk"].as_array().unwrap().len();
-        end["purged"]["bytes"] = Value::Null;
+        // Which of its events count for a room's size is chance.
+        end["purged"] = json!(end["purged"]["keys"].as_u64() > Some(200));
         for named in ["delete_id", "room_id"] {
             end[named] = Value::Null;
         }
@@ -325,7 +331,13 @@ async fn of_two_nodes_one_deletes_and_the_other_goes_on_where_it_is_lost() {
     assert_eq!(keys_with(&nodes.view(), &names), [""; 0]);
 
     // The first node is lost in the middle of a deletion.
-    let room = lively(&[&nodes.alice], "lively").await;
+    let mut aliases = (0..).map(|n| format!("lively{n}"));
+    let room = loop {
+        let room = lively(&[&nodes.alice], &aliases.next().unwrap()).await;
+        if nodes.first.app().commands.lease(Shard::of(&room)).await.unwrap().is_some() {
+            break room;
+        }
+    };
     let names = names_of(&nodes.view(), &room);
     let before = nodes.tail();
     nodes.log.hold_after(3, usize::MAX);
