@@ -23,6 +23,8 @@ mod outages;
 #[expect(dead_code, reason = "the tests of the embedded log use the rest of it")]
 #[path = "it/common/replay.rs"]
 mod replay;
+#[path = "kafka/said.rs"]
+mod said;
 #[path = "kafka/secure.rs"]
 mod secure;
 #[path = "kafka/served.rs"]

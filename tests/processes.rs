@@ -7,6 +7,9 @@
 mod client;
 #[path = "it/common/replay.rs"]
 mod replay;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "kafka/said.rs"]
+mod said;
 
 use std::{
     fs::File,
@@ -20,10 +23,7 @@ use std::{
 use client::Client;
 use futures::future::join_all;
 use http::StatusCode;
-use projections::{
-    Position, View,
-    models::{events, timeline},
-};
+use projections::View;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -263,17 +263,9 @@ async fn processes_may_be_killed_and_lose_nothing() {
 
 /// The ids of what each worker has said, in the room's order.
 fn messages(view: &View, room: &str) -> Vec<Vec<String>> {
-    let room = events::room_nid(view, room).unwrap().unwrap();
     let mut found: Vec<Vec<String>> = vec![Vec::new(); WORKERS];
-    for row in timeline::forward(view, room, Position::START) {
-        let event = row.unwrap().1.event;
-        let head = events::head(view, event).unwrap().unwrap();
-        if head.event_type == "m.room.message" {
-            let event: Value = serde_json::from_str(&events::client(view, event).unwrap().unwrap()).unwrap();
-            let worker =
-                event["content"]["body"].as_str().unwrap().split(' ').next().unwrap().parse::<usize>().unwrap();
-            found[worker].push(head.id);
-        }
+    for (body, id) in said::said(view, room) {
+        found[body.split(' ').next().unwrap().parse::<usize>().unwrap()].push(id);
     }
     found
 }

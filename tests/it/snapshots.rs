@@ -7,18 +7,17 @@ use std::{
 
 use bytes::Bytes;
 use everfold::{
-    log::{EntryStream, Log, LogReader, Note, ReadError, Receipt},
+    log::{Log, LogReader, ReadError, Receipt},
     snapshot::State,
 };
 use projections::{Entry, digest};
 use schemas::Lsn;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 use crate::{
     cli::{Served, everfold, printed, run, text},
-    common::{Client, HeldLog, TestServer, until},
+    common::{Client, HeldLog, TestServer, forward_reads, until},
     moving::copy,
 };
 
@@ -204,9 +203,7 @@ struct Watched {
 }
 
 impl LogReader for Watched {
-    fn follow(self: Arc<Self>, from: Lsn) -> EntryStream {
-        Arc::clone(&self.log).follow(from)
-    }
+    forward_reads!(log);
 
     fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
         // A look at one record is no fold.
@@ -215,22 +212,6 @@ impl LogReader for Watched {
             *lowest = Some(lowest.map_or(from, |lowest| lowest.min(from)));
         }
         self.log.read(from, records, bytes)
-    }
-
-    fn tail(&self) -> Lsn {
-        self.log.tail()
-    }
-
-    fn watch_tail(&self) -> watch::Receiver<Lsn> {
-        self.log.watch_tail()
-    }
-
-    fn at_time(&self, ms: u64) -> Result<Lsn, ReadError> {
-        self.log.at_time(ms)
-    }
-
-    fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
-        self.log.note(lsn)
     }
 }
 

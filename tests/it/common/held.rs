@@ -7,10 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use everfold::log::{AppendError, EmbeddedLog, EntryStream, Log, LogReader, Note, ReadError, Receipt};
+use everfold::log::{AppendError, EmbeddedLog, Log, LogReader, ReadError, Receipt};
 use projections::Entry;
 use schemas::{Header, Key, Lsn, Record, RecordId};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::forward_reads;
 
 /// A call that is held back: its records, and who waits for them.
 type Held = (Vec<Bytes>, Senders);
@@ -165,9 +167,7 @@ impl HeldLog {
 }
 
 impl LogReader for HeldLog {
-    fn follow(self: Arc<Self>, from: Lsn) -> EntryStream {
-        Arc::clone(&self.inner).follow(from)
-    }
+    forward_reads!(inner);
 
     fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
         let reads = self.reads.lock().unwrap();
@@ -176,22 +176,6 @@ impl LogReader for HeldLog {
             return Err(ReadError::Damaged { lsn: from, why: "the test says so".into() });
         }
         self.inner.read(from, records, bytes)
-    }
-
-    fn tail(&self) -> Lsn {
-        self.inner.tail()
-    }
-
-    fn watch_tail(&self) -> watch::Receiver<Lsn> {
-        self.inner.watch_tail()
-    }
-
-    fn at_time(&self, ms: u64) -> Result<Lsn, ReadError> {
-        self.inner.at_time(ms)
-    }
-
-    fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
-        self.inner.note(lsn)
     }
 }
 
@@ -225,29 +209,7 @@ impl Log for HeldLog {
 struct Beside(Arc<EmbeddedLog>);
 
 impl LogReader for Beside {
-    fn follow(self: Arc<Self>, from: Lsn) -> EntryStream {
-        Arc::clone(&self.0).follow(from)
-    }
-
-    fn read(&self, from: Lsn, records: usize, bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        self.0.read(from, records, bytes)
-    }
-
-    fn tail(&self) -> Lsn {
-        self.0.tail()
-    }
-
-    fn watch_tail(&self) -> watch::Receiver<Lsn> {
-        self.0.watch_tail()
-    }
-
-    fn at_time(&self, ms: u64) -> Result<Lsn, ReadError> {
-        self.0.at_time(ms)
-    }
-
-    fn note(&self, lsn: Lsn) -> Result<Option<Note>, ReadError> {
-        self.0.note(lsn)
-    }
+    forward_reads!(0, with read);
 }
 
 impl Log for Beside {
