@@ -1,14 +1,11 @@
 //! For those who run a server: its health, its figures, and its end.
 
-use everfold::{
-    log::{Log, LogReader},
-    server::{Projector, World},
-};
+use everfold::log::{Log, LogReader};
 use http::StatusCode;
 use schemas::Lsn;
 use serde_json::{Value, json};
 
-use crate::common::{Client, HeldLog, PATIENCE, TestServer, until};
+use crate::common::{Beside, Client, HeldLog, PATIENCE, TestServer, until};
 
 /// The value of a metric with these labels, as Prometheus reads it; none if there is no such line.
 async fn metric(client: &Client, name: &str) -> Option<f64> {
@@ -28,15 +25,13 @@ async fn a_server_is_live_and_ready() {
 
 #[tokio::test]
 async fn a_projector_shows_its_own_health_and_figures_and_nothing_else() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let config = TestServer::config(folder.path(), &[("projector.listen", "127.0.0.1:0")]);
-    let projector = Projector::start(&config, World::default()).await.unwrap();
-    let client = Client::new(format!("http://{}", projector.addresses()[0]));
+    let beside = Beside::start().await;
+    let client = Client::new(format!("http://{}", beside.projector().addresses()[0]));
     assert_eq!(client.get("/health/live").await.ok(), json!({}));
     assert_eq!(client.get("/health/ready").await.ok(), json!({ "ready": true, "tail": 1, "folded": 1 }));
-    let server = TestServer::beside(folder.path(), &[]).await.unwrap();
+    let server = beside.serve().await;
     server.user("alice").await;
-    let tail = projector.cursor().lsn.0;
+    let tail = beside.projector().cursor().lsn.0;
     assert_eq!(client.get("/health/ready").await.ok()["folded"], tail);
     // What only the projector counts.
     for name in ["log_append_seconds_count", "fold_records_total", "fold_seconds_count"] {
@@ -47,11 +42,7 @@ async fn a_projector_shows_its_own_health_and_figures_and_nothing_else() {
     for elsewhere in ["/_matrix/client/versions", "/_synapse/admin/v1/server_version", "/"] {
         assert_eq!(client.get(elsewhere).await.status, StatusCode::NOT_FOUND, "{elsewhere}");
     }
-    projector.stop().await;
-    server.finish().await;
-    let quiet = Projector::start(&TestServer::config(folder.path(), &[]), World::default()).await.unwrap();
-    assert!(quiet.addresses().is_empty(), "unless it is wanted");
-    quiet.stop().await;
+    beside.finish([server]).await;
 }
 
 #[tokio::test]

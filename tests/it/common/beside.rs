@@ -40,7 +40,8 @@ impl Beside {
     }
 
     pub async fn try_project(data: &Path) -> Result<Projector, StartError> {
-        Projector::start(&TestServer::config(data, &[]), World::default()).await
+        let config = TestServer::config(data, &[("projector.listen", "127.0.0.1:0")]);
+        Projector::start(&config, World::default()).await
     }
 
     pub async fn stop_projecting(&mut self) {
