@@ -91,7 +91,7 @@ pub fn canonical(medium: &str, address: &str) -> String {
 ///
 /// # Errors
 /// `M_INVALID_PARAM` for a profile that is too large, or too many ids; `M_USER_IN_USE` for a name that differs from
-/// another by case alone.
+/// another by case alone; `M_UNKNOWN` for a password of an account that has ended and is to stay so.
 pub async fn put(commands: &Commands, origin: Origin, new: NewAccount, change: Change) -> Result<Outcome, Error> {
     change.check()?;
     let (user, now_ms) = (new.user.clone(), commands.parts().now_ms());
@@ -115,6 +115,11 @@ fn decide_put(view: &View, new: &NewAccount, change: &Change, now_ms: u64) -> Re
         Some(_) => (draft_for(view, user)?, Outcome::Changed),
         None => (begin(view, new, now_ms)?, Outcome::Made),
     };
+    let ended = before.as_ref().is_some_and(|account| account.deactivated);
+    if ended && change.password.is_some() && change.deactivated != Some(false) {
+        let message = "this account has ended: it can have a password again with \"deactivated\": false";
+        return Err(Refusal::new(ErrorKind::Unknown, message).into());
+    }
     change.add_account(&mut draft.facts, user, before.as_ref());
     change.add_profile(&mut draft.facts, view, user)?;
     if !change.add_ids(&mut draft, view, user, now_ms)? {
@@ -122,7 +127,6 @@ fn decide_put(view: &View, new: &NewAccount, change: &Change, now_ms: u64) -> Re
     }
     let logs_out = before.is_some() && change.password.is_some() && change.log_out;
     let more = logs_out && devices::add_all_removals(&mut draft, view, user)?;
-    let ended = before.as_ref().is_some_and(|account| account.deactivated);
     if change.deactivated == Some(true) && !ended {
         draft.facts.push(AccountDeactivated { user: user.to_string(), erase: false }.into());
     }

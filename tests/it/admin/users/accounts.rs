@@ -99,6 +99,9 @@ async fn an_account_is_changed_with_all_that_follows() {
     assert_eq!((&shown["displayname"], &shown["avatar_url"]), (&Value::Null, &Value::Null));
     assert_eq!(bert.get(&member).await.ok().get("displayname"), None);
 
+    for suspended in [true, false] {
+        assert_eq!(admin.put(ANNA, json!({ "suspended": suspended })).await.ok()["suspended"], suspended);
+    }
     admin.put(ANNA, json!({ "password": "another password", "logout_devices": false })).await.ok();
     anna.get("/account/whoami").await.ok();
     admin.put(ANNA, json!({ "password": "a third password" })).await.ok();
@@ -111,6 +114,8 @@ async fn an_account_is_changed_with_all_that_follows() {
     assert_eq!(bert.get(&member).await.ok()["membership"], "leave");
     let found =
         async || bert.post("/user_directory/search", json!({ "search_term": "anna" })).await.ok()["results"].clone();
+    let late = admin.put(ANNA, json!({ "password": "too late, now" })).await;
+    assert_eq!(late.error(), (400, "M_UNKNOWN"));
     let back = admin.put(ANNA, json!({ "deactivated": false, "password": "password of anna" })).await.ok();
     assert_eq!(back["deactivated"], false);
     let anna = server.client().logged_in(&server.client().log_in("anna", "password of anna", json!({})).await.ok());

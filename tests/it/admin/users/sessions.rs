@@ -1,11 +1,12 @@
 use std::time::Duration;
 
+use everfold::log::EmbeddedOptions;
 use projections::models::{audit, seen};
 use reqwest::header::USER_AGENT;
 use schemas::Origin;
 use serde_json::{Value, json};
 
-use crate::common::{Client, Reply, TestServer};
+use crate::common::{Client, HeldLog, Reply, TestServer, until};
 
 const AS_ANNA: &str = "/_synapse/admin/v1/users/@anna:test.example/login";
 
@@ -143,6 +144,24 @@ async fn where_devices_were_seen_outlives_a_restart() {
     admin.get("/_matrix/client/v3/admin/whois/@anna:test.example").await.ok();
     assert_eq!(admin.get("/_synapse/admin/v1/whois/@anna:other.example").await.error(), (400, "M_UNKNOWN"));
     assert_eq!(admin.get("/admin/whois/@anna:other.example").await.error(), (400, "M_UNKNOWN"));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn another_node_knows_what_is_on_the_log() {
+    let settings = [("sessions.last_seen_on_log", "everything")];
+    let (server, log) = TestServer::with_log_of(EmbeddedOptions::default(), &settings, HeldLog::over).await;
+    let other = server.node_with(log, &settings).await;
+    let admin = server.admin("root").await.at(other.url());
+    let anna = server.user("anna").await;
+    seen_by(&anna, "Phone/1").await;
+    assert_eq!(connections(&admin.get(WHOIS).await.ok()), [], "only the node that answered knows it yet");
+    server.app().seen.flush(&server.app().commands).await.unwrap();
+    until(async || connections(&admin.get(WHOIS).await.ok()).len() == 1).await;
+    // Whoever acts as somebody does so on every node.
+    let puppet = log_in(&admin, json!({})).await;
+    until(async || puppet.at(server.url()).get("/account/whoami").await.status == 200).await;
+    other.stop().await;
     server.finish().await;
 }
 
