@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""An administrator uses synadm: every verb for rooms, users, registration tokens, notices and the version.
+"""An administrator uses synadm: every verb for rooms, users, registration tokens, history, notices and the version.
 
 synadm's own commands run in this process, as its command line would run them, and what they print is looked at. The
 server needs a shared secret for registration, and server notices (server_notices.localpart).
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 import traceback
 
 # synadm logs into the home folder.
@@ -24,10 +25,9 @@ from click.testing import CliRunner
 from synadm import cli
 
 #: The groups of verbs that are used, each whole.
-GROUPS = ["room", "user", "regtok", "notice", "matrix"]
-#: Verbs about what the server does not have yet.
-WITHOUT = {("user", "media"), ("user", "redact"), ("user", "redact-status")}
-WITHOUT |= {("room", verb) for verb in ["delete", "delete-status", "purge-empty"]}
+GROUPS = ["room", "user", "regtok", "history", "notice", "matrix"]
+#: Verbs about what the server does not have.
+WITHOUT = {("user", "media")}
 
 used = set()
 
@@ -68,6 +68,19 @@ def answer(*words):
     raise Failure(f"synadm {' '.join(words)} printed no JSON: {text}")
 
 
+def until(status, *words):
+    """Runs a verb that tells how a job is, until it is so."""
+    deadline = time.monotonic() + args.timeout
+    while True:
+        told = answer(*words)
+        stands = {job.get("status") for job in [told, *told.get("results", [])]}
+        if status in stands:
+            return told
+        expect("errcode" not in told and "failed" not in stands, f"{words} goes on: {told}")
+        expect(time.monotonic() < deadline, f"{words} ends: {told}")
+        time.sleep(0.05)
+
+
 class Person:
     """Somebody with an account and a device, on the client-server API."""
 
@@ -83,6 +96,11 @@ class Person:
 
     def room(self, **body):
         return self.ask("POST", "/createRoom", {"preset": "public_chat", **body})["room_id"]
+
+    def say(self, room, text):
+        transaction = f"{time.monotonic_ns()}"
+        body = {"msgtype": "m.text", "body": text}
+        return self.ask("PUT", f"/rooms/{room}/send/m.room.message/{transaction}", body)["event_id"]
 
     def join(self, room, status=200):
         return self.ask("POST", f"/join/{room}", {}, status)
@@ -214,6 +232,50 @@ def rooms(admin):
     expect(answer("room", "block", yard, "--unblock") == {"block": False}, "no longer")
     expect(answer("room", "block-status", yard) == {"block": False}, "for anybody")
     bert.join(yard)
+    return hall, yard, anna, bert
+
+
+def room_deletion(hall, yard, anna, bert):
+    moved = answer("room", "delete", hall, "--new-room-user-id", anna.id, "--room-name", "Moved",
+                   "--message", "It was bad.", "--block")
+    done = until("complete", "room", "delete-status", "--delete-id", moved["delete_id"])
+    expect({anna.id, bert.id} <= set(done["shutdown_room"]["kicked_users"]), f"they are moved: {done}")
+    new = done["shutdown_room"]["new_room_id"]
+    expect(new in bert.rooms() and hall not in bert.rooms(), f"bert is in the new room: {bert.rooms()}")
+    by_room = until("complete", "room", "delete-status", "--room-id", hall)
+    expect(by_room["results"][0]["delete_id"] == moved["delete_id"], f"it is found by the room, too: {by_room}")
+    expect("Room not found." in synadm("room", "delete", hall, status=1), "it is gone")
+    at_once = answer("room", "delete", yard, "--v1")
+    expect(sorted(at_once["kicked_users"]) == [anna.id, bert.id] and at_once["new_room_id"] is None, f"{at_once}")
+    expect(answer("room", "details", yard)["errcode"] == "M_NOT_FOUND", "the yard is gone, too")
+
+    empty = anna.room(name="Left")
+    anna.ask("POST", f"/rooms/{empty}/leave", {})
+    dry = answer("room", "purge-empty", "--dry-run")
+    expect(empty in dry and new not in dry, f"what would be purged: {dry}")
+    expect("delete_id" in synadm("room", "purge-empty"), "the empty rooms are purged")
+    until("complete", "room", "delete-status", "--room-id", empty)
+
+
+def history():
+    anna = register("history-anna")
+    room = anna.room()
+    early, late = anna.say(room, "early"), anna.say(room, "late")
+    begun = answer("history", "purge", room, "--before-event-id", late, "--delete-local")
+    until("complete", "history", "purge-status", begun["purge_id"])
+    anna.ask("GET", f"/rooms/{room}/event/{early}", status=404)
+    anna.ask("GET", f"/rooms/{room}/event/{late}")
+    expect(answer("history", "purge-status", "nothing")["errcode"] == "M_NOT_FOUND", "no such purge")
+
+
+def redaction():
+    anna = register("redacted-anna")
+    room = anna.room()
+    said = anna.say(room, "spam")
+    job = answer("user", "redact", anna.id, "--reason", "spam")
+    until("complete", "user", "redact-status", job["redact_id"])
+    event = anna.ask("GET", f"/rooms/{room}/event/{said}")
+    expect(event["content"] == {}, f"it is redacted: {event}")
 
 
 def users(admin):
@@ -291,7 +353,9 @@ def main():
     registration_tokens()
     matrix(admin)
     notices()
-    rooms(admin)
+    room_deletion(*rooms(admin))
+    history()
+    redaction()
     users(admin)
     all_verbs = {(group, verb) for group in GROUPS for verb in cli.root.commands[group].commands}
     expect(all_verbs - WITHOUT <= used, f"every verb was used, not all but {sorted(all_verbs - WITHOUT - used)}")
@@ -301,6 +365,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("url", help="where the server is")
     parser.add_argument("secret", help="its shared secret for registration")
+    parser.add_argument("--timeout", type=float, default=120, help="seconds that a job may take")
     args = parser.parse_args()
     try:
         main()

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use crate::common::{Client, TestServer};
+use crate::common::{Client, Reply, TestServer};
 
 const EVENTS: &str = "/_synapse/admin/v1/event_reports";
 const USERS: &str = "/_synapse/admin/v1/user_reports";
@@ -127,5 +127,29 @@ async fn user_and_room_reports_are_listed_shown_and_removed() {
     assert_eq!(shown, expected);
     admin.delete("/_everfold/admin/v1/room_reports/1").await.ok();
     assert_eq!(admin.delete("/_everfold/admin/v1/room_reports/1").await.error(), (404, "M_NOT_FOUND"));
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn reports_stay_where_a_room_is_purged() {
+    let server = TestServer::start().await;
+    let admin = server.admin("root").await;
+    let (anna, bert) = (server.user("anna").await, server.user("bert").await);
+    let room = anna.create(json!({ "preset": "public_chat", "name": "Hall" })).await;
+    bert.join(&room).await;
+    let event = anna.say(&room, "buy this").await;
+    bert.post(&format!("/rooms/{room}/report/{event}"), json!({ "reason": "spam" })).await.ok();
+    bert.post(&format!("/rooms/{room}/report"), json!({ "reason": "awful" })).await.ok();
+    let sizes = "/_synapse/admin/v1/statistics/database/rooms";
+    assert_eq!(admin.get(sizes).await.ok()["rooms"].as_array().unwrap().len(), 1);
+    let delete = admin.request(http::Method::DELETE, &format!("/_synapse/admin/v1/rooms/{room}"));
+    Reply::of(delete.json(&json!({}))).await.ok();
+    assert_eq!(admin.get(sizes).await.ok()["rooms"], json!([]), "nothing is left of it");
+
+    let shown = admin.get("/_synapse/admin/v1/event_reports/1").await.ok();
+    assert_eq!((&shown["reason"], &shown["sender"]), (&json!("spam"), &json!("@anna:test.example")));
+    assert_eq!((&shown["name"], &shown["event_json"]), (&Value::Null, &Value::Null));
+    assert_eq!(list(&admin, EVENTS, &format!("room_id={room}")).await, (vec![1], 1, None));
+    assert_eq!(list(&admin, ROOMS, &format!("room_id={room}")).await, (vec![1], 1, None));
     server.finish().await;
 }
