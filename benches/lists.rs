@@ -2,7 +2,8 @@
 //! one in the middle and the last one, in every order and both directions, with and without filters and search.
 //!
 //! The read models are folded from facts in memory, without a log. `EVERFOLD_BENCH_SIZES` says how many rooms, and then as
-//! many users, there are (`1000,1000000` unless told); every figure is the median of many pages.
+//! many users, there are (`1000,1000000` unless told), the argument `rooms` or `users` that only those are measured. Every
+//! figure is the median of many pages.
 #![expect(clippy::expect_used, reason = "a bench that can't go on says so by panicking")]
 
 use std::{
@@ -276,13 +277,17 @@ fn measure_users(lists: &[Listed<'_>]) {
 }
 
 fn main() {
-    let sizes = std::env::var("EVERFOLD_BENCH_SIZES").unwrap_or_else(|_| "1000,1000000".to_owned());
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    // Tests run benches, too, without this argument: to see whether they work.
+    let usual = if args.iter().any(|arg| arg == "--bench") { "1000,1000000" } else { "200,400" };
+    let sizes = std::env::var("EVERFOLD_BENCH_SIZES").unwrap_or_else(|_| usual.to_owned());
     let sizes: Vec<usize> = sizes.split(',').map(|size| size.parse().expect("a number")).collect();
+    let only = args.iter().find(|arg| !arg.starts_with('-'));
     for (what, make, measure) in [
         ("rooms", room as fn(usize, usize) -> Vec<Fact>, measure_rooms as fn(&[Listed<'_>])),
         ("users", user, measure_users),
     ] {
-        if std::env::args().nth(1).is_some_and(|only| !only.starts_with('-') && only != what) {
+        if only.is_some_and(|only| only != what) {
             continue;
         }
         let folders: Vec<_> = sizes.iter().map(|_| tempfile::tempdir().expect("a folder")).collect();

@@ -157,7 +157,7 @@ impl Listing<'_> {
             return Ok(Vec::new());
         }
         if let Plan::Look { patience } = plan
-            && let Some(rows) = self.from_nearer_end(wanted, patience, search.finds)?
+            && let Some(rows) = self.walk_from_nearer_end(wanted, patience, search.finds)?
         {
             return Ok(rows);
         }
@@ -176,7 +176,7 @@ impl Listing<'_> {
         if arrange == Arrange::Pick {
             found.sort_unstable();
             let is_found = |row| Ok(found.binary_search(&row).is_ok());
-            return Ok(self.from_nearer_end(wanted, u64::MAX, &is_found)?.unwrap_or_default());
+            return Ok(self.walk_from_nearer_end(wanted, u64::MAX, &is_found)?.unwrap_or_default());
         }
         let places: Result<Vec<_>, StoreError> = found.into_iter().map(|row| Ok(((search.place)(row)?, row))).collect();
         let mut places = places?;
@@ -202,7 +202,7 @@ impl Listing<'_> {
     }
 
     /// The wanted rows of those that are taken; none if patience ends before.
-    fn from_nearer_end(
+    fn walk_from_nearer_end(
         &self,
         wanted: Wanted,
         patience: u64,

@@ -176,15 +176,15 @@ mod tests {
     /// What stands in the index, beside it.
     type Rows = BTreeMap<u64, (Vec<String>, u8)>;
 
-    fn set(batch: &mut Batch<'_>, rows: &mut Rows, row: u64, is: Option<(Vec<String>, u8)>) {
-        let was = match &is {
+    fn set(batch: &mut Batch<'_>, rows: &mut Rows, row: u64, is: Option<&(Vec<String>, u8)>) {
+        let was = match is {
             Some(is) => rows.insert(row, is.clone()),
             None => rows.remove(&row),
         };
         fn texts((texts, class): &(Vec<String>, u8)) -> Texts<'_> {
             Texts { texts: texts.iter().map(String::as_str).collect(), class: *class }
         }
-        INDEX.change(batch, nid(row), was.as_ref().map(texts), is.as_ref().map(texts)).unwrap();
+        INDEX.change(batch, nid(row), was.as_ref().map(texts), is.map(texts)).unwrap();
     }
 
     fn check(read: &dyn Read, rows: &Rows, term: &str, wanted: u8) {
@@ -216,9 +216,9 @@ mod tests {
             let mut rows = Rows::new();
             let mut first = Batch::new(&Nothing);
             let (before, after) = changes.split_at(at.min(changes.len()));
-            before.iter().for_each(|(row, is)| set(&mut first, &mut rows, *row, is.clone()));
+            before.iter().for_each(|(row, is)| set(&mut first, &mut rows, *row, is.as_ref()));
             let mut second = Batch::new(&first);
-            after.iter().for_each(|(row, is)| set(&mut second, &mut rows, *row, is.clone()));
+            after.iter().for_each(|(row, is)| set(&mut second, &mut rows, *row, is.as_ref()));
             for (term, wanted) in terms {
                 check(&second, &rows, &term, wanted);
             }
@@ -235,8 +235,8 @@ mod tests {
         let mut batch = Batch::new(&Nothing);
         let mut rows = Rows::new();
         let text = format!("{}needle", "x".repeat(TEXT_CHARS - 3));
-        set(&mut batch, &mut rows, 1, Some((vec![text, "0123456789".repeat(4)], 0)));
-        set(&mut batch, &mut rows, 2, Some((vec![format!("{}!", "0123456789".repeat(4))], 0)));
+        set(&mut batch, &mut rows, 1, Some(&(vec![text, "0123456789".repeat(4)], 0)));
+        set(&mut batch, &mut rows, 2, Some(&(vec![format!("{}!", "0123456789".repeat(4))], 0)));
         for (term, exact) in [("nee", true), ("need", true), (&"x".repeat(40), false), (&"0123456789".repeat(4), false)]
         {
             assert_eq!(Term::new(term).is_exact(), exact);
