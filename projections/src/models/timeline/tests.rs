@@ -1,4 +1,4 @@
-use schemas::facts::{Epoch, EventRestated, Placement, Verdict, Visibility};
+use schemas::facts::{Epoch, EventRestated, ExtremitiesRemoved, Placement, Verdict, Visibility};
 use serde_json::{Value, json};
 
 use super::*;
@@ -69,6 +69,27 @@ fn a_page_begins_and_ends_at_points_between_events() {
     let since = Position::after_record(lsn);
     assert_eq!(names(forward(&view, nid, since).map(Result::unwrap).collect()), ["$1", "$2", "$3"]);
     assert_eq!(names(backward(&view, nid, since).map(Result::unwrap).collect()), ["$creator", "$create"]);
+}
+
+#[test]
+fn extremities_that_were_removed_come_back_no_more() {
+    let (mut world, room) = start();
+    for id in ["$a", "$b", "$c"] {
+        world.fold(after(&room, id, &["$creator"]));
+    }
+    assert_eq!(ends(&world), ["$a", "$b", "$c"]);
+    let removed = |room: &str, events: &[&str]| ExtremitiesRemoved {
+        room: room.into(),
+        events: events.iter().map(ToString::to_string).collect(),
+    };
+    // What is no extremity, or of another room, is passed over.
+    world.apply([removed(ID, &["$a", "$b", "$none", "$creator"]).into(), removed("!other:x", &["$c"]).into()]);
+    assert_eq!(ends(&world), ["$c"]);
+    world.fold(after(&room, "$d", &["$a"]));
+    assert_eq!(ends(&world), ["$c", "$d"]);
+    world.fold(after(&room, "$e", &["$b", "$c", "$d"]));
+    assert_eq!(ends(&world), ["$e"]);
+    world.check_replay();
 }
 
 #[test]

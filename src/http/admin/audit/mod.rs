@@ -15,7 +15,7 @@ use projections::{
     },
 };
 use ruma::api::Direction;
-use schemas::{Fact, Lsn, Origin};
+use schemas::{Fact, Lsn, Origin, admission::Void};
 use serde::{Deserialize, Serialize};
 
 use super::{Admin, params::Params};
@@ -132,7 +132,7 @@ impl Shown {
             actions: entry.facts.iter().filter_map(names).collect(),
             targets: entry.targets,
             reason,
-            void: entry.void.map(|void| void.reason()),
+            void: entry.void.map(Void::reason),
             events: brought,
         })
     }
