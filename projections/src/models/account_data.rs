@@ -90,20 +90,26 @@ fn set(
 pub(crate) fn purge(room: &str, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
     let prefix = Vec::from(KeyBuf::new().str(room));
     for (key, _) in sweep.rows(OF_ROOMS, prefix.clone())? {
+        if sweep.is_full() {
+            break;
+        }
         let user = KeyReader::new(&key[prefix.len()..]).str().ok_or_else(|| malformed_key(OF_ROOMS))?;
         for (entry, value) in sweep.rows(ENTRIES, KeyBuf::new().str(&user).str(room))? {
+            if sweep.is_full() {
+                break;
+            }
             let changed = decode::<Entry>(ENTRIES, &value)?.changed;
             let mut parts = KeyReader::new(&entry);
             let event_type = parts.str().and_then(|_| parts.str()).and_then(|_| parts.str());
             let event_type = event_type.ok_or_else(|| malformed_key(ENTRIES))?;
-            sweep.delete(CHANGES, KeyBuf::new().str(&user).lsn(changed).str(room).str(&event_type));
-            sweep.delete(ENTRIES, entry);
+            sweep.delete(CHANGES, KeyBuf::new().str(&user).lsn(changed).str(room).str(&event_type))?;
+            sweep.delete(ENTRIES, entry)?;
         }
         if sweep.is_full() {
             // The user may have more.
             return Ok(());
         }
-        sweep.delete(OF_ROOMS, key);
+        sweep.delete(OF_ROOMS, key)?;
     }
     Ok(())
 }

@@ -62,13 +62,16 @@ fn join(user: &str, room: Nid, at_ms: u64, batch: &mut Batch<'_>) -> Result<(), 
 /// Forgets a room, and that people have joined it.
 pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
     for (key, _) in sweep.rows(JOINED, room.to_bytes())? {
+        if sweep.is_full() {
+            break;
+        }
         let user = KeyReader::new(&key[Nid::LEN..]).str().ok_or_else(|| malformed_key(JOINED))?;
         let last = KeyBuf::new().str(&user).nid(room);
         if let Some(at_ms) = row::<u64>(sweep.batch, LAST_JOINS, &last)? {
-            sweep.delete(JOINS, KeyBuf::new().str(&user).u64(at_ms).nid(room));
-            sweep.delete(LAST_JOINS, last);
+            sweep.delete(JOINS, KeyBuf::new().str(&user).u64(at_ms).nid(room))?;
+            sweep.delete(LAST_JOINS, last)?;
         }
-        sweep.delete(JOINED, key);
+        sweep.delete(JOINED, key)?;
     }
     Ok(())
 }

@@ -302,16 +302,22 @@ fn note_change(
 /// Forgets a room.
 pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
     for (key, _) in sweep.rows(CHANGES_IN, room.to_bytes())? {
+        if sweep.is_full() {
+            break;
+        }
         let mut parts = KeyReader::new(&key[Nid::LEN..]);
         let (lsn, user) = parts.lsn().zip(parts.str()).ok_or_else(|| malformed_key(CHANGES_IN))?;
-        sweep.delete(CHANGES, change_key(&user, lsn, room));
-        sweep.delete(CHANGES_IN, key);
+        sweep.delete(CHANGES, change_key(&user, lsn, room))?;
+        sweep.delete(CHANGES_IN, key)?;
     }
     for (key, value) in sweep.rows(MEMBERS, room.to_bytes())? {
+        if sweep.is_full() {
+            break;
+        }
         let user = user_at(MEMBERS, &key)?;
         let member: Member = decode(MEMBERS, &value)?;
-        sweep.delete(ROOMS, room_key(&user, member.membership, room));
-        sweep.delete(MEMBERS, key);
+        sweep.delete(ROOMS, room_key(&user, member.membership, room))?;
+        sweep.delete(MEMBERS, key)?;
     }
     for table in [ORDER, COUNTS, SERVERS, LOCAL] {
         sweep.prefix(table, room.to_bytes())?;

@@ -88,8 +88,8 @@ fn fold(at: &At<'_>, fact: &Fact, batch: &mut Batch<'_>) -> Result<(), FoldError
 /// Forgets a room.
 pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
     if let Some(last) = row::<Lsn>(sweep.batch, LAST_IN_ROOM, room.to_bytes())? {
-        sweep.delete(ROOMS, KeyBuf::new().lsn(last).nid(room));
-        sweep.delete(LAST_IN_ROOM, room.to_bytes());
+        sweep.delete(ROOMS, KeyBuf::new().lsn(last).nid(room))?;
+        sweep.delete(LAST_IN_ROOM, room.to_bytes())?;
     }
     for table in [RECEIPTS, CHANGES] {
         sweep.prefix(table, room.to_bytes())?;

@@ -278,8 +278,11 @@ fn withdraw(fact: &HistoryWithdrawn, batch: &mut Batch<'_>) -> Result<(), StoreE
 /// Forgets a room's states, but for those around events: they go with those.
 pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
     for (key, _) in sweep.rows(SETS_OF, room.to_bytes())? {
-        sweep.delete(SETS, &key[Nid::LEN..]);
-        sweep.delete(SETS_OF, key);
+        if sweep.is_full() {
+            break;
+        }
+        sweep.delete(SETS, &key[Nid::LEN..])?;
+        sweep.delete(SETS_OF, key)?;
     }
     for table in [NODES, CURRENT, HISTORY] {
         sweep.prefix(table, room.to_bytes())?;

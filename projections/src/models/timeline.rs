@@ -150,9 +150,12 @@ fn withdraw(fact: &HistoryWithdrawn, batch: &mut Batch<'_>) -> Result<(), StoreE
 /// Forgets a room, but for its activity by events: that goes with them.
 pub(crate) fn purge(room: Nid, sweep: &mut Sweep<'_, '_>) -> Result<(), StoreError> {
     for (key, _) in sweep.rows(LATE, room.to_bytes())? {
+        if sweep.is_full() {
+            break;
+        }
         let lsn = KeyReader::new(&key[Nid::LEN..]).lsn().ok_or_else(|| malformed_key(LATE))?;
-        sweep.delete(ACTIVITY, activity_key(lsn, room));
-        sweep.delete(LATE, key);
+        sweep.delete(ACTIVITY, activity_key(lsn, room))?;
+        sweep.delete(LATE, key)?;
     }
     for table in [ORDER, EXTREMITIES, REFERRED, GAPS, LAST] {
         sweep.prefix(table, room.to_bytes())?;
