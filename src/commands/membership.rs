@@ -80,22 +80,23 @@ impl Commands {
         change: Move,
         reason: Option<String>,
     ) -> Result<(), Error> {
-        self.change_membership_by(Request::from(&sender), sender, room, target, change, reason).await
+        let parts = Arc::clone(self.parts());
+        let (request, at) = (Request::from(&sender), now(&parts));
+        let job = Change { parts, room: room.to_owned(), sender, target, change, reason, at };
+        self.lanes().run(room, request, job).await
     }
 
-    /// Like [`Commands::change_membership`], for what is done once.
-    pub(super) async fn change_membership_by(
+    /// Changes a membership of the sender's own, as a part of work that is done once.
+    pub(super) async fn change_own_membership(
         &self,
         request: Request,
         sender: Sender,
         room: &RoomId,
-        target: OwnedUserId,
         change: Move,
-        reason: Option<String>,
     ) -> Result<(), Error> {
         let parts = Arc::clone(self.parts());
-        let at = now(&parts);
-        let job = Change { parts, room: room.to_owned(), sender, target, change, reason, at };
+        let (target, at) = (sender.user.clone(), now(&parts));
+        let job = Change { parts, room: room.to_owned(), sender, target, change, reason: None, at };
         self.lanes().run(room, request, job).await
     }
 

@@ -309,7 +309,7 @@ async fn go(run: &Run, user: &UserId, room: &RoomId, way: Move) -> Result<(), Er
     let sender = Sender::in_stead_of(user.to_owned(), run.administrator());
     let name = if way == Move::Leave { "leave" } else { "join" };
     let request = run.request(&[name, user.as_str()]);
-    run.commands.change_membership_by(request, sender, room, user.to_owned(), way, None).await
+    run.commands.change_own_membership(request, sender, room, way).await
 }
 
 /// What a deletion has come to.

@@ -14,6 +14,17 @@ async fn list(admin: &Client, path: &str, query: &str) -> (Vec<u64>, u64, Option
     (ids, list["total"].as_u64().unwrap(), list["next_token"].as_u64())
 }
 
+async fn lists_that_are_refused(admin: &Client) {
+    for (query, message) in [
+        ("limit=-1", "Query parameter limit must be a positive integer."),
+        ("from=x", "Query parameter from must be an integer"),
+        ("dir=up", "Query parameter 'dir' must be one of ['f', 'b']"),
+    ] {
+        let refused = admin.get(&format!("{EVENTS}?{query}")).await;
+        assert_eq!((refused.error(), &refused["error"]), ((400, "M_INVALID_PARAM"), &json!(message)));
+    }
+}
+
 #[tokio::test]
 async fn event_reports_are_listed_shown_and_removed() {
     let server = TestServer::start().await;
@@ -45,14 +56,7 @@ async fn event_reports_are_listed_shown_and_removed() {
     assert_eq!(list(&admin, EVENTS, "event_sender_user_id=@bert:test.example").await, (vec![2], 1, None));
     assert_eq!(list(&admin, EVENTS, "event_sender_user_id=bert").await, (vec![], 0, None), "not a part of it");
     assert_eq!(list(&admin, EVENTS, "user_id=&room_id=&event_sender_user_id=").await.1, 3);
-    for (query, message) in [
-        ("limit=-1", "Query parameter limit must be a positive integer."),
-        ("from=x", "Query parameter from must be an integer"),
-        ("dir=up", "Query parameter 'dir' must be one of ['f', 'b']"),
-    ] {
-        let refused = admin.get(&format!("{EVENTS}?{query}")).await;
-        assert_eq!((refused.error(), &refused["error"]), ((400, "M_INVALID_PARAM"), &json!(message)));
-    }
+    lists_that_are_refused(&admin).await;
 
     let mut first = admin.get("/_synapse/admin/v1/event_reports/1").await.ok();
     let event = first["event_json"].take();
