@@ -109,7 +109,7 @@ fn check_signature(
     match (signature, required.map_err(|error| error.to_string())?.contains(server)) {
         (true, _) => verify_json(&own.public_map(), &signed).map_err(|error| match error {
             VerificationError::NoSupportedSignatureForEntity(_) => {
-                "it was signed by another key than those in signing.key: add the older one there".to_owned()
+                "its signature is by another key than those in signing.key: add the older one there".to_owned()
             }
             error => format!("this server's signature: {error}"),
         }),
