@@ -16,7 +16,7 @@ const PART_BYTES: usize = 512 << 10;
 const MAX_PARTS: usize = 32;
 
 /// Folding what one decision puts on the log writes at most so many keys, whole ranges that go apart.
-const MAX_WRITES: u64 = 4_096;
+const MAX_WRITES: u64 = 6_144;
 
 /// Makes records out of drafts: stamps them with id, attempt, time and node, and checks that they can be folded.
 pub struct Stamp {

@@ -4,6 +4,7 @@
 //! `EVERFOLD_TEST_SEED` repeats a run, `EVERFOLD_TEST_STEPS` makes it longer.
 
 mod accounts;
+mod jobs;
 
 use std::{
     cell::{Cell, RefCell},
@@ -40,8 +41,15 @@ async fn replay_equals_live_after_a_random_workload() {
         let server =
             TestServer::with(&[("http.body_bytes", "4194304"), ("sessions.last_seen_on_log", "everything")]).await;
         let town = Town::found(&server, seed).await;
-        let beside =
-            async || futures::join!(town.abroad(&server), town.trust(), town.build(), town.look_after(&server));
+        let beside = async || {
+            futures::join!(
+                town.abroad(&server),
+                town.trust(),
+                town.build(),
+                town.look_after(&server),
+                town.clear(&server)
+            )
+        };
         join(town.live(&server, steps), beside()).await;
 
         // All models are folded anew while people go on.
@@ -501,7 +509,9 @@ impl Town {
     async fn synced(&self, me: &Client) {
         let first = me.get("/sync").await;
         if first.status == 200 {
-            me.get(&format!("/sync?timeout=0&since={}", first["next_batch"].as_str().unwrap())).await.ok();
+            // In between, somebody may have logged the device out.
+            let next = me.get(&format!("/sync?timeout=0&since={}", first["next_batch"].as_str().unwrap())).await;
+            assert!([200, 401].contains(&next.status.as_u16()), "{}", next.text);
         }
     }
 }

@@ -200,6 +200,10 @@ facts! {
     111 v 1 Verdict AliasRemoved,
     112 v 1 Verdict RoomPublished,
 
+    120 v 1 Verdict JobStarted,
+    121 v 1 Verdict JobAdvanced,
+    122 v 1 Verdict JobEnded,
+
     130 v 1 Allotment EventReported,
     131 v 1 Allotment RoomReported,
     132 v 1 Allotment UserReported,
@@ -218,9 +222,6 @@ facts! {
     150 v 1 Merge DevicesSeen,
     151 v 1 Merge PusherSet,
     152 v 1 Merge PusherRemoved,
-    120 v 1 Verdict JobStarted,
-    121 v 1 Verdict JobAdvanced,
-    122 v 1 Verdict JobEnded,
 }
 
 #[cfg(test)]

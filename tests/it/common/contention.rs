@@ -12,7 +12,7 @@ use super::{Client, Reply};
 
 const PEOPLE: usize = 6;
 /// The server may say that it is busy; whoever is told so comes back so often.
-const PATIENCE: usize = 20;
+const PATIENCE: usize = 60;
 
 /// What was acknowledged.
 #[derive(Default)]
@@ -247,6 +247,8 @@ async fn patient(person: &Client, method: Method, path: &str, body: Value) -> Re
         if reply.status != StatusCode::SERVICE_UNAVAILABLE {
             return reply;
         }
+        // As it is told, if sooner.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
     Reply::of(person.request(method, path).json(&body)).await
 }
