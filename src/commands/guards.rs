@@ -59,7 +59,7 @@ impl Sender {
     pub fn on_device(&self) -> Result<(), Refusal> {
         match &self.administrator {
             None => Ok(()),
-            Some(_) => Err(Refusal::new(ErrorKind::Unknown, "this session has no device, which this needs")),
+            Some(_) => Err(Refusal::new(ErrorKind::Unknown, "this access token is of no device, which this needs")),
         }
     }
 
